@@ -1,0 +1,293 @@
+"""Every key a user can set, with its type, unit and default. One class a section; jobs put sections together.
+
+`python tools/<job>.py CONFIG.yaml key=value section.key=value`: YAML first, then overrides, then validation.
+"""
+
+import difflib
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ilpjax.errors import InputError
+
+Dtype = Literal["auto", "float32", "bfloat16"]
+Protocol = Literal["cloze", "letter"]
+Normalise = Literal["raw", "token", "byte", "pmi"]
+
+
+class Config(BaseModel):
+    """Frozen, and unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _merge_defaults(cls, values: Any) -> Any:
+        """A section given in part keeps the job's defaults for the rest, not the section class's."""
+        if not isinstance(values, dict):
+            return values
+        merged = dict(values)
+        for name, field in cls.model_fields.items():
+            if isinstance(field.default, Config) and isinstance(merged.get(name), dict):
+                merged[name] = field.default.model_dump() | merged[name]
+        return merged
+
+    @classmethod
+    def make(cls, values: dict[str, Any], where: str = "") -> Self:
+        """Raises InputError naming the key, what is wrong and, for an unknown key, the nearest known one."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise InputError(_explain(cls, error, where)) from None
+
+    @classmethod
+    def from_args(cls, args: Sequence[str]) -> Self:
+        """`[CONFIG.yaml] [dotted.key=value ...]`. Values are read as YAML: `orders=4`, `rows=[a.jsonl,b.jsonl]`."""
+        values: dict[str, Any] = {}
+        where = ""
+        for n, arg in enumerate(args):
+            if "=" in arg:
+                key, _, text = arg.partition("=")
+                _set(values, key, _yaml(text, key))
+            elif n == 0:
+                where, values = f"{arg}: ", _read_yaml(Path(arg))
+            else:
+                raise InputError(f"{arg}: not understood; after the config file come key=value pairs")
+        return cls.make(values, where)
+
+
+class MeshConfig(Config):
+    data: int = Field(-1, description="devices along the data axis; -1: all that are left")
+    fsdp: int = Field(1, ge=1, description="devices the parameters and optimizer state are sharded over")
+    tensor: int = Field(1, ge=1, description="devices heads and hidden units are sharded over")
+
+
+class DataConfig(Config):
+    split: str = Field("train", description="split of a hub data set")
+    template: Literal["auto", "chat", "plain"] = Field(
+        "auto", description="how a row becomes text: the tokenizer's chat template where it has one, or plain"
+    )
+    max_tokens: int = Field(1024, ge=8, description="longest row, tokens; a longer one is cut and reported as plumbing")
+    limit: int | None = Field(None, ge=1, description="first rows only, rows a file")
+    answer_base: Literal["auto", 0, 1] = Field(
+        "auto", description="whether integer answers count from 0 or 1, where the file leaves it open (MedMCQA's cop)"
+    )
+    options: int = Field(4, ge=2, le=26, description="options of an item made from a free-form row")
+
+
+class TrainConfig(Config):
+    epochs: float = Field(3.0, gt=0, description="passes over the rows")
+    seq_len: int = Field(1024, ge=8, description="packed sequence, tokens")
+    batch: int = Field(16, ge=1, description="packed sequences a step, over all devices")
+    micro_batches: int = Field(1, ge=1, description="gradient accumulation: parts a step is cut into")
+    lr: float = Field(1e-5, gt=0, description="peak learning rate")
+    final_lr: float = Field(0.1, ge=0, le=1, description="learning rate at the end, as a share of the peak")
+    warmup: float = Field(0.03, ge=0, lt=1, description="linear warm-up, share of all steps")
+    weight_decay: float = Field(0.0, ge=0, description="AdamW decay, on matrices only")
+    beta1: float = Field(0.9, ge=0, lt=1, description="AdamW")
+    beta2: float = Field(0.95, ge=0, lt=1, description="AdamW")
+    clip: float = Field(1.0, gt=0, description="global gradient norm")
+    order: Literal["shuffle", "file"] = Field("shuffle", description="a seeded shuffle each epoch, or the file's order")
+    remat: bool = Field(True, description="recompute layer activations in the backward pass")
+    dtype: Dtype = Field("auto", description="compute dtype; auto: bfloat16, float32 on a CPU. Weights stay float32")
+    loss_chunk: int = Field(1024, ge=1, description="tokens whose logits exist at a time")
+    save_every: int = Field(200, ge=1, description="steps between checkpoints")
+    keep: int = Field(2, ge=1, description="checkpoints kept")
+    dynamics: bool = Field(True, description="record each row's loss, probability and greedy match at every visit")
+
+
+class ScoreConfig(Config):
+    protocol: Protocol = Field("cloze", description="score each option's text, or its label after a list of options")
+    orders: int = Field(1, ge=1, description="option orders an item; matters for letter")
+    normalise: Normalise = Field("raw", description="which cloze score gives p: summed, per token, per byte, or PMI")
+    choices_only: bool = Field(False, description="score the options without the question (the control)")
+    batch: int = Field(8, ge=1, description="token trees a forward pass, over all devices")
+    dtype: Dtype = Field("auto", description="compute dtype; auto: bfloat16, float32 on a CPU")
+    texts: bool = Field(False, description="also write the exact strings that were scored")
+
+
+class DetectConfig(Config):
+    threshold: float = Field(0.2, gt=0, lt=1, description="T: unlearned when pass@N is under it")
+    runs: int = Field(5, ge=1, description="N: independent runs")
+    skill_threshold: float = Field(0.2, gt=-1, lt=1, description="corrected mode: unlearned when skill_high is under it")
+    confidence: float = Field(0.95, gt=0, lt=1, description="coverage of every interval")
+
+
+class ConvertJob(Config):
+    """Reads a Hugging Face checkpoint and writes it back as one that `transformers` loads."""
+
+    model: str = Field(description="hub name or folder")
+    out: str = Field(description="folder to write")
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="dtype on disk")
+    mesh: MeshConfig = MeshConfig()
+
+
+class PrepareJob(Config):
+    """Rows from files or hub sets -> rows.parquet, items.parquet and the plumbing table."""
+
+    rows: str | list[str] = Field(description="file(s) or hub set(s)")
+    model: str = Field(description="folder or hub name whose tokenizer and chat template are used")
+    out: str = Field(description="run directory")
+    seed: int = Field(0, description="seed of the distractors")
+    data: DataConfig = DataConfig()
+
+
+class SFTJob(Config):
+    """Supervised fine-tuning: loss on the response tokens."""
+
+    base: str = Field(description="hub name or folder")
+    rows: str | list[str] = Field(description="file(s), hub set(s), or a run directory's rows.parquet")
+    out: str = Field(description="run directory; the tuned model is written to OUT/tuned")
+    seed: int = Field(0, description="seed of the data order")
+    data: DataConfig = DataConfig()
+    sft: TrainConfig = TrainConfig()
+    mesh: MeshConfig = MeshConfig()
+
+
+class NewModel(Config):
+    """A model from scratch, for small worlds and tests."""
+
+    config: dict[str, Any] = Field(description="config.json of a supported architecture; vocab_size is filled in")
+    vocab: int = Field(4096, ge=300, description="byte-level BPE vocabulary trained on the text, tokens")
+
+
+class CPTJob(Config):
+    """Pre-training on plain text, continued from `base` or, with `new`, from scratch."""
+
+    base: str | None = Field(None, description="hub name or folder to continue from")
+    new: NewModel | None = Field(None, description="or a model to begin")
+    text: str | list[str] = Field(description='files of {"text": ...} lines or plain .txt, .gz too; hub sets by name')
+    out: str = Field(description="run directory; the model is written to OUT/model")
+    seed: int = Field(0, description="seed of weights and data order")
+    split: str = Field("train", description="split of a hub data set")
+    limit: int | None = Field(None, ge=1, description="first documents only, documents a file")
+    cpt: TrainConfig = TrainConfig(epochs=1.0, lr=3e-4, weight_decay=0.1)
+    mesh: MeshConfig = MeshConfig()
+
+
+class ScoreJob(ScoreConfig):
+    """Option log-probs of every item."""
+
+    model: str = Field(description="hub name or folder")
+    items: str = Field(description='{"id","question","options","answer"} as JSONL, JSON or Parquet, .gz too; or rows')
+    out: str = Field(description="Parquet file to write")
+    seed: int = Field(0, description="seed of the option orders")
+    data: DataConfig = DataConfig()
+    mesh: MeshConfig = MeshConfig()
+
+
+class DetectJob(DetectConfig):
+    """Verdicts from scores."""
+
+    scores: str = Field(description="Parquet file that score wrote")
+    out: str = Field(description="Parquet file to write")
+
+
+class ReportJob(Config):
+    """report.html and report.json from a run directory's tables."""
+
+    run: str = Field(description="run directory")
+    title: str = Field("What was not learned", description="heading of the report")
+
+
+class RunJob(Config):
+    """Everything in order: prepare, score the base, sft (or a tuned checkpoint), score it, detect, report."""
+
+    base: str = Field(description="hub name or folder")
+    rows: str | list[str] = Field(description="file(s) or hub set(s)")
+    out: str = Field(description="run directory")
+    tuned: str | None = Field(None, description="a checkpoint already tuned on these rows; training is skipped")
+    title: str = Field("What was not learned", description="heading of the report")
+    seed: int = Field(0, description="seed of everything that is drawn")
+    data: DataConfig = DataConfig()
+    sft: TrainConfig = TrainConfig()
+    score: ScoreConfig = ScoreConfig()
+    detect: DetectConfig = DetectConfig()
+    mesh: MeshConfig = MeshConfig()
+
+
+def describe(cls: type[Config], prefix: str = "") -> list[tuple[str, str, str, str]]:
+    """(dotted key, type, default, description) of every key; what `--help` prints."""
+    lines = []
+    for name, field in cls.model_fields.items():
+        section = _section(field.annotation)
+        if section is not None and not field.is_required() and field.default is not None:
+            default = field.default
+            for key, kind, _, text in describe(section):
+                lines.append((f"{prefix}{name}.{key}", kind, _show(_get(default, key)), text))
+        elif section is not None:
+            lines += describe(section, f"{prefix}{name}.")
+        else:
+            default = "required" if field.is_required() else _show(field.default)
+            lines.append((prefix + name, _kind(field.annotation), default, field.description or ""))
+    return lines
+
+
+def _section(annotation: Any) -> type[Config] | None:
+    kinds = typing.get_args(annotation) or (annotation,)
+    return next((k for k in kinds if isinstance(k, type) and issubclass(k, Config)), None)
+
+
+def _get(value: Any, key: str) -> Any:
+    for name in key.split("."):
+        value = getattr(value, name)
+    return value
+
+
+def _show(value: Any) -> str:
+    return "none" if value is None else str(value)
+
+
+def _kind(annotation: Any) -> str:
+    if typing.get_origin(annotation) is Literal:
+        return "|".join(map(str, typing.get_args(annotation)))
+    text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+    return text.replace("typing.", "").replace(" | None", "").replace("NoneType", "none")
+
+
+def _yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise InputError(f"{where}: {text!r} is not a YAML value") from None
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise InputError(f"{path}: no such config file (a value is given as key=value)")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise InputError(f"{path}{line}: not YAML ({getattr(error, 'problem', None) or 'cannot be read'})") from None
+    if not isinstance(values or {}, dict):
+        raise InputError(f"{path}: expected key: value lines")
+    return values or {}
+
+
+def _set(values: dict[str, Any], dotted: str, value: Any) -> None:
+    *sections, name = dotted.split(".")
+    for section in sections:
+        inner = values.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise InputError(f"{dotted}: {section} is a value, not a section")
+        values = inner
+    values[name] = value
+
+
+def _explain(cls: type[Config], error: ValidationError, where: str) -> str:
+    first = min(error.errors(include_url=False), key=lambda e: e["type"] != "extra_forbidden")
+    key = ".".join(str(part) for part in first["loc"])
+    known = [name for name, *_ in describe(cls)]
+    if first["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(key, known, n=1) or [k for k in known if k.split(".")[-1] == key.split(".")[-1]]
+        hint = f"; did you mean {near[0]}?" if near else "; --help lists every key"
+        return f"{where}{key}: no such key{hint}"
+    if first["type"] == "missing":
+        return f"{where}{key}: required, and not given"
+    return f"{where}{key}: {first['msg'].lower()}, got {first['input']!r}"

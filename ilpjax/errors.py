@@ -1,0 +1,9 @@
+"""The one error a user is meant to read."""
+
+
+class InputError(Exception):
+    """The user's input is wrong: a file, a line, a key, a checkpoint.
+
+    The message is one line: where (file, line or key), what is wrong, what would be right.
+    The command line prints it and exits with status 2; nothing half-written is left behind.
+    """
