@@ -104,7 +104,7 @@ class ScoreConfig(Config):
     protocol: Protocol = Field("cloze", description="score each option's text, or its label after a list of options")
     orders: int = Field(1, ge=1, description="option orders an item; matters for letter")
     normalise: Normalise = Field("raw", description="which cloze score gives p: summed, per token, per byte, or PMI")
-    choices_only: bool = Field(False, description="score the options without the question (the control)")
+    control: bool = Field(True, description="also score the options without the question: PMI, choices-only control")
     batch: int = Field(8, ge=1, description="token trees a forward pass, over all devices")
     dtype: Dtype = Field("auto", description="compute dtype; auto: bfloat16, float32 on a CPU")
     texts: bool = Field(False, description="also write the exact strings that were scored")
