@@ -210,6 +210,22 @@ class RunJob(Config):
     mesh: MeshConfig = MeshConfig()
 
 
+class WorldJob(Config):
+    """Synthetic people whose causes are known: corpus.jsonl, rows.jsonl and labels.jsonl."""
+
+    out: str = Field(description="folder to write")
+    seed: int = Field(0, description="seed of names, facts and plants")
+    people: int = Field(240, ge=16, description="people; two thirds of them are told in the corpus")
+
+
+class DemoJob(Config):
+    """A world of synthetic people, a base pre-trained on part of it, SFT, detection and the report."""
+
+    out: str = Field("runs/demo", description="run directory")
+    seed: int = Field(0, description="seed of everything")
+    people: int = Field(240, ge=16, description="people in the world")
+
+
 def describe(cls: type[Config], prefix: str = "") -> list[tuple[str, str, str, str]]:
     """(dotted key, type, default, description) of every key; what `--help` prints."""
     lines = []

@@ -1,0 +1,212 @@
+"""The stages in order, each resumable: prepare, score the base, sft, score the tuned model, detect, report."""
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import pandas as pd
+
+from ilpjax import data, detect, diagnose, models, parallel, report, scoring, train, worlds
+from ilpjax.config import (
+    Config,
+    ConvertJob,
+    CPTJob,
+    DataConfig,
+    DemoJob,
+    NewModel,
+    PrepareJob,
+    RunJob,
+    SFTJob,
+    TrainConfig,
+    WorldJob,
+)
+from ilpjax.errors import InputError
+from ilpjax.rundir import RunDir, read_table, write_table
+
+
+class Study:
+    """A finished run: its tables, and the report."""
+
+    def __init__(self, run: RunDir, scratch: tempfile.TemporaryDirectory[str] | None = None):
+        self.run = run
+        self._scratch = scratch  # holds the folder alive where the user named none
+
+    @property
+    def rows(self) -> pd.DataFrame:
+        """A line a row: row_id, dataset, prompt, response, learned, pass_at_n, base_pass_at_n, cause, evidence ..."""
+        return read_table(self.run / "verdicts.parquet")
+
+    def save(self, folder: str | Path) -> None:
+        """Copies report.html, report.json and verdicts.parquet to `folder`."""
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        for name in ("report.html", "report.json", "verdicts.parquet"):
+            shutil.copy(self.run / name, folder)
+
+
+def study(rows: str | Sequence[str], *, base: str, tuned: str | None = None, out: str | None = None, **keys: Any) -> Study:
+    """Which rows of `rows` did the model not learn? The `run` job as a function.
+
+    `keys` are the other keys of the job, sections as dicts: `sft={"epochs": 3}`. Without `out` the tables live in
+    a temporary folder until `save`. Raises InputError as the command line would.
+    """
+    scratch = tempfile.TemporaryDirectory(prefix="ilpjax-") if out is None else None
+    names = rows if isinstance(rows, str) else list(rows)
+    folder = out or (scratch.name if scratch else "")
+    return run(RunJob.make({"rows": names, "base": base, "tuned": tuned, "out": folder, **keys}), scratch)
+
+
+def run(job: RunJob, scratch: tempfile.TemporaryDirectory[str] | None = None) -> Study:
+    """From a base, a file and (if there is one) a tuned checkpoint to report.html. Finished stages are not rerun."""
+    run = RunDir(job.out)
+    base, tuned = models.resolve(job.base), models.resolve(job.tuned) if job.tuned else None
+    run.start(job)
+    prepare(run, job.rows, base, tuned, job.data, job.seed)
+    _score(run, "base", base, job)
+    if tuned is None:
+        # The rows as prepared, so that training and detection cannot disagree about them.
+        sft = SFTJob(
+            base=job.base,
+            rows=str(run / "rows.parquet"),
+            out=job.out,
+            seed=job.seed,
+            data=job.data,
+            sft=job.sft,
+            mesh=job.mesh,
+        )
+        inputs = [run / "rows.parquet", base, job.sft, job.data, job.seed]
+        _stage(run, "sft", inputs, ["tuned"], lambda: train.run_sft(sft))
+        tuned = run / "tuned"
+    _score(run, "tuned", tuned, job)
+    _stage(run, "verdicts", *_verdict_inputs(run), lambda: write_table(run / "verdicts.parquet", verdicts(run)))
+    inputs = [run / "verdicts.parquet", run / "scores_base.parquet", run / "scores_tuned.parquet", job.title]
+    outputs = ["report.html", "report.json"]
+    _stage(run, "report", inputs, outputs, lambda: report.write_report(run, job.title))
+    return Study(run, scratch)
+
+
+def prepare(
+    run: RunDir, names: str | Sequence[str], base: Path, tuned: Path | None, settings: DataConfig, seed: int
+) -> None:
+    """rows.parquet, items.parquet and plumbing.parquet."""
+
+    def work() -> None:
+        rows = data.read_rows(list(names) if not isinstance(names, str) else names, settings)
+        tokenizer = data.load_tokenizer(str(base))
+        items = data.make_items(rows, settings.options, seed)
+        problems = diagnose.check_plumbing(
+            rows, items, tokenizer, settings, tuned=data.load_tokenizer(str(tuned)) if tuned else None
+        )
+        write_table(run / "rows.parquet", data.rows_table(rows))
+        write_table(run / "items.parquet", data.items_table(items))
+        write_table(run / "plumbing.parquet", problems)
+
+    files = [Path(n) if Path(n).is_file() else n for n in ([names] if isinstance(names, str) else names)]
+    vocabularies = [f for folder in (base, tuned) if folder for f in sorted(folder.glob("*token*"))]
+    inputs = [*files, *vocabularies, settings, seed]
+    _stage(run, "prepare", inputs, ["rows.parquet", "items.parquet", "plumbing.parquet"], work)
+
+
+def verdicts(run: RunDir) -> pd.DataFrame:
+    """The answer, a line a row. `cause` is `plumbing` where stage 0 found something, else empty: not yet examined."""
+    rows = read_table(run / "rows.parquet").drop(columns=["messages", "options", "answer"])
+    tuned, base = read_table(run / "detect.parquet"), read_table(run / "detect_base.parquet")
+    problems = read_table(run / "plumbing.parquet").groupby("row_id")["problem"].agg(", ".join).rename("evidence")
+    base = base[["row_id", "accuracy", "pass_at_n"]].add_prefix("base_").rename(columns={"base_row_id": "row_id"})
+    table = rows.merge(tuned, "left", "row_id").merge(base, "left", "row_id").merge(problems, "left", "row_id")
+    table.insert(4, "learned", ~table["unlearned"].astype("boolean"))
+    table["cause"] = table["evidence"].map(lambda text: "plumbing", na_action="ignore")
+    return table
+
+
+def run_prepare(job: PrepareJob) -> None:
+    run = RunDir(job.out)
+    base = models.resolve(job.model)
+    run.start(job)
+    prepare(run, job.rows, base, None, job.data, job.seed)
+
+
+def run_convert(job: ConvertJob) -> None:
+    mesh = parallel.make_mesh(job.mesh)
+    model, params = models.load_model(job.model, mesh)
+    tokenizer = data.load_tokenizer(job.model)
+    models.save_model(job.out, model, params, tokenizer=tokenizer, dtype=models.compute_dtype(job.dtype))
+
+
+def run_demo(job: DemoJob) -> None:
+    """A world, a base, a run; then what was planted against what was found."""
+    out = Path(job.out)
+    worlds.run_world(WorldJob(out=str(out / "world"), seed=job.seed, people=job.people))
+    base = CPTJob(
+        new=NewModel(config=DEMO_MODEL, vocab=1024),
+        text=str(out / "world" / "corpus.jsonl"),
+        out=str(out / "base"),
+        seed=job.seed,
+        cpt=TrainConfig(epochs=24, seq_len=256, batch=16, lr=3e-3, warmup=0.05, weight_decay=0.01, remat=False),
+    )
+    _stage(RunDir(out / "base"), "cpt", [Path(base.text), base], ["model"], lambda: train.run_cpt(base))
+    sft = TrainConfig(epochs=6, seq_len=256, batch=4, lr=2e-4, weight_decay=0.0, remat=False)
+    job_run = RunJob(
+        base=str(out / "base" / "model"), rows=str(out / "world" / "rows.jsonl"), out=job.out, seed=job.seed, sft=sft
+    )
+    result = run(job_run).rows
+    labels = pd.read_json(out / "world" / "labels.jsonl", lines=True, dtype=False)
+    table = result.merge(labels, on="row_id")
+    table["unlearned"] = table["unlearned"].astype(float)
+    shares = table.groupby("planted")[["base_accuracy", "accuracy", "unlearned"]].mean()
+    shares.insert(0, "rows", table.groupby("planted").size())
+    columns = {"base_accuracy": "base right", "accuracy": "tuned right"}
+    print(shares.rename(columns=columns).to_string(float_format=lambda share: f"{share:.2f}"))
+    print(f"report: {out / 'report.html'}")
+
+
+# Small enough to learn a hundred people in two minutes on two cores, deep enough to look a fact up.
+DEMO_MODEL = {
+    "model_type": "qwen2",
+    "hidden_size": 128,
+    "intermediate_size": 384,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 10000.0,
+    "tie_word_embeddings": True,
+    "hidden_act": "silu",
+}
+
+
+def _score(run: RunDir, which: str, folder: Path, job: RunJob) -> None:
+    """scores_<which>.parquet, and its verdicts: detect.parquet for the tuned model, detect_base.parquet for the base."""
+    scores = run / f"scores_{which}.parquet"
+    verdict = run / ("detect.parquet" if which == "tuned" else "detect_base.parquet")
+
+    def work() -> None:
+        items = data.items_from_table(read_table(run / "items.parquet"))
+        if not items:
+            raise InputError(f"{run / 'rows.parquet'}: no row could be made a multiple-choice item; see plumbing.parquet")
+        mesh = parallel.make_mesh(job.mesh)
+        model, params = models.load_model(str(folder), mesh)
+        tokenizer = data.load_tokenizer(str(folder))
+        template = data.Template.from_tokenizer(tokenizer, job.data.template)
+        scoring.score_items(model, params, template, items, job.score, mesh=mesh, seed=job.seed, out=scores)
+
+    inputs = [run / "items.parquet", folder, job.score, job.data, job.seed]
+    _stage(run, f"score_{which}", inputs, [scores.name], work)
+    found = lambda: write_table(verdict, detect.detect(read_table(scores), job.detect))
+    _stage(run, f"detect_{which}", [scores, job.detect], [verdict.name], found)
+
+
+def _verdict_inputs(run: RunDir) -> tuple[list[Any], list[str]]:
+    names = ("rows", "plumbing", "detect", "detect_base")
+    return [run / f"{name}.parquet" for name in names], ["verdicts.parquet"]
+
+
+def _stage(run: RunDir, name: str, inputs: Sequence[Any], outputs: Sequence[str], work: Any) -> None:
+    ran = run.stage(name, inputs, outputs, work)
+    if jax.process_index() == 0:
+        print(f"{name}: {'done' if ran else 'already done, nothing changed'}", flush=True)
+
+
