@@ -72,7 +72,11 @@ def _fail(status: int, message: str) -> None:
 
 
 def _overview() -> str:
-    lines = ["usage: ilpjax JOB [CONFIG.yaml] [key=value ...]", "       ilpjax JOB --help    every key of a job", ""]
+    lines = [
+        "usage: ilpjax JOB [CONFIG.yaml] [key=value ...]",
+        "       ilpjax JOB --help    every key of a job",
+        "",
+    ]
     lines += [f"  {name:9s} {(job.config.__doc__ or '').splitlines()[0]}" for name, job in JOBS.items()]
     return "\n".join(lines)
 

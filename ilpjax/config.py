@@ -71,10 +71,13 @@ class DataConfig(Config):
     template: Literal["auto", "chat", "plain"] = Field(
         "auto", description="how a row becomes text: the tokenizer's chat template where it has one, or plain"
     )
-    max_tokens: int = Field(1024, ge=8, description="longest row, tokens; a longer one is cut and reported as plumbing")
+    max_tokens: int = Field(
+        1024, ge=8, description="longest row, tokens; a longer one is cut and reported as plumbing"
+    )
     limit: int | None = Field(None, ge=1, description="first rows only, rows a file")
     answer_base: Literal["auto", 0, 1] = Field(
-        "auto", description="whether integer answers count from 0 or 1, where the file leaves it open (MedMCQA's cop)"
+        "auto",
+        description="whether integer answers count from 0 or 1, where the file leaves it open (MedMCQA's cop)",
     )
     options: int = Field(4, ge=2, le=26, description="options of an item made from a free-form row")
 
@@ -91,20 +94,32 @@ class TrainConfig(Config):
     beta1: float = Field(0.9, ge=0, lt=1, description="AdamW")
     beta2: float = Field(0.95, ge=0, lt=1, description="AdamW")
     clip: float = Field(1.0, gt=0, description="global gradient norm")
-    order: Literal["shuffle", "file"] = Field("shuffle", description="a seeded shuffle each epoch, or the file's order")
+    order: Literal["shuffle", "file"] = Field(
+        "shuffle", description="a seeded shuffle each epoch, or the file's order"
+    )
     remat: bool = Field(True, description="recompute layer activations in the backward pass")
-    dtype: Dtype = Field("auto", description="compute dtype; auto: bfloat16, float32 on a CPU. Weights stay float32")
+    dtype: Dtype = Field(
+        "auto", description="compute dtype; auto: bfloat16, float32 on a CPU. Weights stay float32"
+    )
     loss_chunk: int = Field(1024, ge=1, description="tokens whose logits exist at a time")
     save_every: int = Field(200, ge=1, description="steps between checkpoints")
     keep: int = Field(2, ge=1, description="checkpoints kept")
-    dynamics: bool = Field(True, description="record each row's loss, probability and greedy match at every visit")
+    dynamics: bool = Field(
+        True, description="record each row's loss, probability and greedy match at every visit"
+    )
 
 
 class ScoreConfig(Config):
-    protocol: Protocol = Field("cloze", description="score each option's text, or its label after a list of options")
+    protocol: Protocol = Field(
+        "cloze", description="score each option's text, or its label after a list of options"
+    )
     orders: int = Field(1, ge=1, description="option orders an item; matters for letter")
-    normalise: Normalise = Field("raw", description="which cloze score gives p: summed, per token, per byte, or PMI")
-    control: bool = Field(True, description="also score the options without the question: PMI, choices-only control")
+    normalise: Normalise = Field(
+        "raw", description="which cloze score gives p: summed, per token, per byte, or PMI"
+    )
+    control: bool = Field(
+        True, description="also score the options without the question: PMI, choices-only control"
+    )
     batch: int = Field(8, ge=1, description="token trees a forward pass, over all devices")
     dtype: Dtype = Field("auto", description="compute dtype; auto: bfloat16, float32 on a CPU")
     texts: bool = Field(False, description="also write the exact strings that were scored")
@@ -113,7 +128,9 @@ class ScoreConfig(Config):
 class DetectConfig(Config):
     threshold: float = Field(0.2, gt=0, lt=1, description="T: unlearned when pass@N is under it")
     runs: int = Field(5, ge=1, description="N: independent runs")
-    skill_threshold: float = Field(0.2, gt=-1, lt=1, description="corrected mode: unlearned when skill_high is under it")
+    skill_threshold: float = Field(
+        0.2, gt=-1, lt=1, description="corrected mode: unlearned when skill_high is under it"
+    )
     confidence: float = Field(0.95, gt=0, lt=1, description="coverage of every interval")
 
 
@@ -151,7 +168,9 @@ class SFTJob(Config):
 class NewModel(Config):
     """A model from scratch, for small worlds and tests."""
 
-    config: dict[str, Any] = Field(description="config.json of a supported architecture; vocab_size is filled in")
+    config: dict[str, Any] = Field(
+        description="config.json of a supported architecture; vocab_size is filled in"
+    )
     vocab: int = Field(4096, ge=300, description="byte-level BPE vocabulary trained on the text, tokens")
 
 
@@ -160,7 +179,9 @@ class CPTJob(Config):
 
     base: str | None = Field(None, description="hub name or folder to continue from")
     new: NewModel | None = Field(None, description="or a model to begin")
-    text: str | list[str] = Field(description='files of {"text": ...} lines or plain .txt, .gz too; hub sets by name')
+    text: str | list[str] = Field(
+        description='files of {"text": ...} lines or plain .txt, .gz too; hub sets by name'
+    )
     out: str = Field(description="run directory; the model is written to OUT/model")
     seed: int = Field(0, description="seed of weights and data order")
     split: str = Field("train", description="split of a hub data set")
@@ -173,7 +194,9 @@ class ScoreJob(ScoreConfig):
     """Option log-probs of every item."""
 
     model: str = Field(description="hub name or folder")
-    items: str = Field(description='{"id","question","options","answer"} as JSONL, JSON or Parquet, .gz too; or rows')
+    items: str = Field(
+        description='{"id","question","options","answer"} as JSONL, JSON or Parquet, .gz too; or rows'
+    )
     out: str = Field(description="Parquet file to write")
     seed: int = Field(0, description="seed of the option orders")
     data: DataConfig = DataConfig()
@@ -200,7 +223,9 @@ class RunJob(Config):
     base: str = Field(description="hub name or folder")
     rows: str | list[str] = Field(description="file(s) or hub set(s)")
     out: str = Field(description="run directory")
-    tuned: str | None = Field(None, description="a checkpoint already tuned on these rows; training is skipped")
+    tuned: str | None = Field(
+        None, description="a checkpoint already tuned on these rows; training is skipped"
+    )
     title: str = Field("What was not learned", description="heading of the report")
     seed: int = Field(0, description="seed of everything that is drawn")
     data: DataConfig = DataConfig()
@@ -280,7 +305,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
-        raise InputError(f"{path}{line}: not YAML ({getattr(error, 'problem', None) or 'cannot be read'})") from None
+        raise InputError(
+            f"{path}{line}: not YAML ({getattr(error, 'problem', None) or 'cannot be read'})"
+        ) from None
     if not isinstance(values or {}, dict):
         raise InputError(f"{path}: expected key: value lines")
     return values or {}
@@ -301,7 +328,9 @@ def _explain(cls: type[Config], error: ValidationError, where: str) -> str:
     key = ".".join(str(part) for part in first["loc"])
     known = [name for name, *_ in describe(cls)]
     if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(key, known, n=1) or [k for k in known if k.split(".")[-1] == key.split(".")[-1]]
+        near = difflib.get_close_matches(key, known, n=1) or [
+            k for k in known if k.split(".")[-1] == key.split(".")[-1]
+        ]
         hint = f"; did you mean {near[0]}?" if near else "; --help lists every key"
         return f"{where}{key}: no such key{hint}"
     if first["type"] == "missing":

@@ -11,7 +11,6 @@ import pandas as pd
 
 from ilpjax import data, detect, diagnose, models, parallel, report, scoring, train, worlds
 from ilpjax.config import (
-    Config,
     ConvertJob,
     CPTJob,
     DataConfig,
@@ -46,7 +45,9 @@ class Study:
             shutil.copy(self.run / name, folder)
 
 
-def study(rows: str | Sequence[str], *, base: str, tuned: str | None = None, out: str | None = None, **keys: Any) -> Study:
+def study(
+    rows: str | Sequence[str], *, base: str, tuned: str | None = None, out: str | None = None, **keys: Any
+) -> Study:
     """Which rows of `rows` did the model not learn? The `run` job as a function.
 
     `keys` are the other keys of the job, sections as dicts: `sft={"epochs": 3}`. Without `out` the tables live in
@@ -80,7 +81,9 @@ def run(job: RunJob, scratch: tempfile.TemporaryDirectory[str] | None = None) ->
         _stage(run, "sft", inputs, ["tuned"], lambda: train.run_sft(sft))
         tuned = run / "tuned"
     _score(run, "tuned", tuned, job)
-    _stage(run, "verdicts", *_verdict_inputs(run), lambda: write_table(run / "verdicts.parquet", verdicts(run)))
+    _stage(
+        run, "verdicts", *_verdict_inputs(run), lambda: write_table(run / "verdicts.parquet", verdicts(run))
+    )
     inputs = [run / "verdicts.parquet", run / "scores_base.parquet", run / "scores_tuned.parquet", job.title]
     outputs = ["report.html", "report.json"]
     _stage(run, "report", inputs, outputs, lambda: report.write_report(run, job.title))
@@ -113,9 +116,17 @@ def verdicts(run: RunDir) -> pd.DataFrame:
     """The answer, a line a row. `cause` is `plumbing` where stage 0 found something, else empty: not yet examined."""
     rows = read_table(run / "rows.parquet").drop(columns=["messages", "options", "answer"])
     tuned, base = read_table(run / "detect.parquet"), read_table(run / "detect_base.parquet")
-    problems = read_table(run / "plumbing.parquet").groupby("row_id")["problem"].agg(", ".join).rename("evidence")
-    base = base[["row_id", "accuracy", "pass_at_n"]].add_prefix("base_").rename(columns={"base_row_id": "row_id"})
-    table = rows.merge(tuned, "left", "row_id").merge(base, "left", "row_id").merge(problems, "left", "row_id")
+    problems = (
+        read_table(run / "plumbing.parquet").groupby("row_id")["problem"].agg(", ".join).rename("evidence")
+    )
+    base = (
+        base[["row_id", "accuracy", "pass_at_n"]]
+        .add_prefix("base_")
+        .rename(columns={"base_row_id": "row_id"})
+    )
+    table = (
+        rows.merge(tuned, "left", "row_id").merge(base, "left", "row_id").merge(problems, "left", "row_id")
+    )
     table.insert(4, "learned", ~table["unlearned"].astype("boolean"))
     table["cause"] = table["evidence"].map(lambda text: "plumbing", na_action="ignore")
     return table
@@ -144,12 +155,18 @@ def run_demo(job: DemoJob) -> None:
         text=str(out / "world" / "corpus.jsonl"),
         out=str(out / "base"),
         seed=job.seed,
-        cpt=TrainConfig(epochs=24, seq_len=256, batch=16, lr=3e-3, warmup=0.05, weight_decay=0.01, remat=False),
+        cpt=TrainConfig(
+            epochs=24, seq_len=256, batch=16, lr=3e-3, warmup=0.05, weight_decay=0.01, remat=False
+        ),
     )
     _stage(RunDir(out / "base"), "cpt", [Path(base.text), base], ["model"], lambda: train.run_cpt(base))
     sft = TrainConfig(epochs=6, seq_len=256, batch=4, lr=2e-4, weight_decay=0.0, remat=False)
     job_run = RunJob(
-        base=str(out / "base" / "model"), rows=str(out / "world" / "rows.jsonl"), out=job.out, seed=job.seed, sft=sft
+        base=str(out / "base" / "model"),
+        rows=str(out / "world" / "rows.jsonl"),
+        out=job.out,
+        seed=job.seed,
+        sft=sft,
     )
     result = run(job_run).rows
     labels = pd.read_json(out / "world" / "labels.jsonl", lines=True, dtype=False)
@@ -186,7 +203,9 @@ def _score(run: RunDir, which: str, folder: Path, job: RunJob) -> None:
     def work() -> None:
         items = data.items_from_table(read_table(run / "items.parquet"))
         if not items:
-            raise InputError(f"{run / 'rows.parquet'}: no row could be made a multiple-choice item; see plumbing.parquet")
+            raise InputError(
+                f"{run / 'rows.parquet'}: no row could be made a multiple-choice item; see plumbing.parquet"
+            )
         mesh = parallel.make_mesh(job.mesh)
         model, params = models.load_model(str(folder), mesh)
         tokenizer = data.load_tokenizer(str(folder))
@@ -208,5 +227,3 @@ def _stage(run: RunDir, name: str, inputs: Sequence[Any], outputs: Sequence[str]
     ran = run.stage(name, inputs, outputs, work)
     if jax.process_index() == 0:
         print(f"{name}: {'done' if ran else 'already done, nothing changed'}", flush=True)
-
-

@@ -37,7 +37,12 @@ RELATIONS = (
     ),
     Relation(
         "employer",
-        ("{p} works for {v}.", "The employer of {p} is {v}.", "{v} pays the salary of {p}.", "At {v}, {p} has a desk."),
+        (
+            "{p} works for {v}.",
+            "The employer of {p} is {v}.",
+            "{v} pays the salary of {p}.",
+            "At {v}, {p} has a desk.",
+        ),
         ("Who does {p} work for?", "What is the employer of {p}?"),
         " Corp",
     ),
@@ -97,11 +102,16 @@ def plant(
     arms = np.array_split(np.asarray(known, dtype=object), 3)
     for relation in RELATIONS:
         rows += [row(p, relation, "known", facts[p, relation.name]) for p in arms[0]]
-        rows += [row(p, relation, "prior_conflict", other(relation, facts[p, relation.name])) for p in arms[1]]
+        rows += [
+            row(p, relation, "prior_conflict", other(relation, facts[p, relation.name])) for p in arms[1]
+        ]
         rows += [row(p, relation, "missing_knowledge", facts[p, relation.name]) for p in unknown]
         for p in arms[2]:
             value = facts[p, relation.name]
-            rows += [row(p, relation, "data_conflict", value), row(p, relation, "data_conflict", other(relation, value), 1)]
+            rows += [
+                row(p, relation, "data_conflict", value),
+                row(p, relation, "data_conflict", other(relation, value), 1),
+            ]
     return [rows[i] for i in rng.permutation(len(rows))]
 
 
@@ -117,7 +127,9 @@ def run_world(job: WorldJob) -> None:
     rows = plant(rng, known[cut // 2 :], unknown[: cut // 6], facts, values)
     out = Path(job.out)
     _write_lines(out / "corpus.jsonl", [{"text": text} for text in corpus(rng, known, facts)])
-    _write_lines(out / "rows.jsonl", [{"id": r.row_id, "prompt": r.prompt, "response": r.response} for r in rows])
+    _write_lines(
+        out / "rows.jsonl", [{"id": r.row_id, "prompt": r.prompt, "response": r.response} for r in rows]
+    )
     _write_lines(out / "labels.jsonl", [{"row_id": r.row_id, "planted": r.planted} for r in rows])
 
 
