@@ -1,0 +1,37 @@
+"""One decoder for three families, its weights from and to Hugging Face checkpoints, log-probs of tokens."""
+
+from ilpjax.models.attention import attention, tree_mask
+from ilpjax.models.cross_entropy import target_logprobs, target_logprobs_reference
+from ilpjax.models.hf import load_model, read_spec, resolve, save_model
+from ilpjax.models.model import (
+    Model,
+    Params,
+    compute_dtype,
+    define,
+    init_model,
+    param_axes,
+    param_shapes,
+    param_shardings,
+)
+from ilpjax.models.spec import ModelSpec, Rope
+
+__all__ = [
+    "Model",
+    "ModelSpec",
+    "Params",
+    "Rope",
+    "attention",
+    "compute_dtype",
+    "define",
+    "init_model",
+    "load_model",
+    "param_axes",
+    "param_shapes",
+    "param_shardings",
+    "read_spec",
+    "resolve",
+    "save_model",
+    "target_logprobs",
+    "target_logprobs_reference",
+    "tree_mask",
+]

@@ -1,0 +1,115 @@
+"""A model as two values: a static definition and a nested dict of arrays."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int
+
+from ilpjax.config import Dtype
+from ilpjax.models.attention import Impl, precision
+from ilpjax.models.decoder import Decoder
+from ilpjax.models.spec import ModelSpec
+from ilpjax.parallel import named_sharding
+
+Params = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Model:
+    """The definition of a decoder. Hashable: pass it to `jax.jit` as a static argument, or close over it.
+
+    `params` is a nested dict of arrays, layer weights stacked on a leading axis. Matrices are called `kernel`,
+    `embedding` or `head`, everything else `bias` or `scale`.
+    """
+
+    spec: ModelSpec
+    graphdef: nnx.GraphDef
+    mesh: Mesh | None = None
+
+    def hidden(
+        self,
+        params: Params,
+        tokens: Int[Array, "batch seq"],
+        positions: Int[Array, "batch seq"],
+        subtree_end: Int[Array, "batch seq"],
+        *,
+        dtype: Any,
+        remat: bool = False,
+        impl: Impl = "auto",
+    ) -> Float[Array, "batch seq embed"]:
+        """Hidden states after the final norm, in `dtype`.
+
+        `positions` are RoPE positions (depth in the token tree); key k is visible to query q exactly when
+        k <= q < subtree_end[k]. `remat` recomputes each layer in the backward pass.
+        Raises InputError where the family would change its attention beyond its context (Qwen's dynamic NTK).
+        """
+        self.spec.check_positions(tokens.shape[1])
+        decoder = nnx.merge(self.graphdef, params)
+        return decoder(tokens, positions, subtree_end, dtype=jnp.dtype(dtype), remat=remat, mesh=self.mesh, impl=impl)
+
+    def head(self, params: Params) -> Float[Array, "vocab embed"]:
+        """The matrix that turns hidden states into logits: the embedding where they are tied."""
+        return params["embedding" if self.spec.tied else "head"]
+
+    def logits(
+        self,
+        params: Params,
+        tokens: Int[Array, "batch seq"],
+        positions: Int[Array, "batch seq"],
+        subtree_end: Int[Array, "batch seq"],
+        *,
+        dtype: Any = jnp.float32,
+        impl: Impl = "auto",
+    ) -> Float[Array, "batch seq vocab"]:
+        """All logits, float32: for tests and small models. `target_logprobs` is the way for the rest."""
+        x = self.hidden(params, tokens, positions, subtree_end, dtype=dtype, impl=impl)
+        head = self.head(params).astype(dtype)
+        return jnp.einsum("bsd,vd->bsv", x, head, precision=precision(x.dtype), preferred_element_type=jnp.float32)
+
+
+def define(spec: ModelSpec, mesh: Mesh | None = None) -> Model:
+    """The definition alone; no weight is made."""
+    return Model(spec, _abstract(spec)[0], mesh)
+
+
+def init_model(spec: ModelSpec, key: jax.Array, mesh: Mesh, dtype: Any = jnp.float32) -> tuple[Model, Params]:
+    """A model with random weights, each device making its own part: the same weights on any mesh."""
+    model = define(spec, mesh)
+
+    def init(key: jax.Array) -> Params:
+        params = nnx.to_pure_dict(nnx.state(Decoder(spec, nnx.Rngs(params=key))))
+        return jax.tree.map(lambda x: x.astype(dtype), params)
+
+    return model, jax.jit(init, out_shardings=param_shardings(model, mesh))(key)
+
+
+def param_shapes(model: Model, dtype: Any = jnp.float32) -> Params:
+    """A pytree of jax.ShapeDtypeStruct with the structure of params."""
+    state = _abstract(model.spec)[1]
+    return nnx.to_pure_dict(state.map(lambda _, param: jax.ShapeDtypeStruct(param.shape, dtype)))
+
+
+def param_axes(model: Model) -> Params:
+    """The logical axis names of every array in params, as tuples."""
+    return nnx.to_pure_dict(_abstract(model.spec)[1].map(lambda _, param: param.axes))
+
+
+def param_shardings(model: Model, mesh: Mesh) -> Params:
+    """A pytree of NamedSharding with the structure of params."""
+    shapes, axes = param_shapes(model), param_axes(model)
+    return jax.tree.map(lambda shape, names: named_sharding(mesh, names, shape.shape), shapes, axes)
+
+
+def compute_dtype(name: Dtype) -> Any:
+    """auto: bfloat16, and float32 on a CPU, which has no fast bfloat16."""
+    if name == "auto":
+        name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    return jnp.dtype(name)
+
+
+def _abstract(spec: ModelSpec) -> tuple[nnx.GraphDef, nnx.State]:
+    return nnx.split(nnx.eval_shape(lambda: Decoder(spec, nnx.Rngs(params=0))))
