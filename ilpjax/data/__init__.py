@@ -1,8 +1,11 @@
 """Rows from files and hub sets, templates, choices, packing, loaders."""
 
+from ilpjax.data.choices import answer_type, make_items, normalise
 from ilpjax.data.examples import Example, RowTokens, make_examples, text_examples
 from ilpjax.data.loader import Loader
 from ilpjax.data.packing import Batch, pack, plan_epoch
+from ilpjax.data.sources import read_items, read_rows, read_texts
+from ilpjax.data.tables import items_from_table, items_table, rows_from_table, rows_table
 from ilpjax.data.template import Encoded, OptionTokens, Rendered, Template
 from ilpjax.data.tokenizer import check_tokenizer, load_tokenizer, special_tokens, specials_in, train_tokenizer
 
@@ -15,11 +18,21 @@ __all__ = [
     "Rendered",
     "RowTokens",
     "Template",
+    "answer_type",
     "check_tokenizer",
+    "items_from_table",
+    "items_table",
     "load_tokenizer",
     "make_examples",
+    "make_items",
+    "normalise",
     "pack",
     "plan_epoch",
+    "read_items",
+    "read_rows",
+    "read_texts",
+    "rows_from_table",
+    "rows_table",
     "special_tokens",
     "specials_in",
     "text_examples",
