@@ -1,12 +1,15 @@
 """Tiny checkpoints of every family, made without torch. Other rooms' tests use them too."""
 
+import zlib
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from ilpjax.config import MeshConfig
-from ilpjax.models import Model, ModelSpec, Params, init_model, save_model
+from ilpjax.models import Model, ModelSpec, Params, define, init_model, param_shapes, save_model
 from ilpjax.parallel import make_mesh
 
 _SMALL: dict[str, Any] = {
@@ -44,6 +47,40 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": False,
     },
 }
+# Odd shapes and options of every family; each is compared with transformers, and has a golden file.
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama2": ("llama", {"num_key_value_heads": 4}),
+    "llama3_scaled_tied": (
+        "llama",
+        {
+            "tie_word_embeddings": True,
+            "rope_theta": 500000.0,
+            "rope_scaling": {
+                "rope_type": "llama3",
+                "factor": 8.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 64,  # so that 512 tokens see all three bands
+            },
+        },
+    ),
+    "llama_bias_linear": (
+        "llama",
+        {
+            "attention_bias": True,
+            "mlp_bias": True,
+            "head_dim": 16,
+            "rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 10000.0},
+        },
+    ),
+    "qwen2_7to1": ("qwen2", {"hidden_size": 56, "num_attention_heads": 7, "num_key_value_heads": 1}),
+    "qwen2_untied": ("qwen2", {"tie_word_embeddings": False, "use_sliding_window": False, "sliding_window": 64}),
+    "qwen3": ("qwen3", {}),
+    "qwen3_bias_untied": ("qwen3", {"attention_bias": True, "tie_word_embeddings": False}),
+    "olmo2": ("olmo2", {}),
+    "olmo2_bias_tied": ("olmo2", {"attention_bias": True, "tie_word_embeddings": True, "num_key_value_heads": 1}),
+    "qwen": ("qwen", {}),
+}
 
 
 def one_device():
@@ -58,6 +95,40 @@ def tiny_spec(family: str = "qwen2", vocab: int | None = None, **changes: Any) -
 
 def tiny_model(family: str = "qwen2", vocab: int | None = None, seed: int = 0, **changes: Any) -> tuple[Model, Params]:
     return init_model(tiny_spec(family, vocab, **changes), jax.random.key(seed), one_device())
+
+
+def case_spec(case: str) -> ModelSpec:
+    family, changes = CASES[case]
+    return tiny_spec(family, **changes)
+
+
+def numpy_params(model: Model, seed: int = 0) -> Params:
+    """Weights that any version of numpy makes from the seed; biases and norms are not left at 0 and 1."""
+
+    def make(path: Any, like: jax.ShapeDtypeStruct) -> jax.Array:
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        random = np.random.Generator(np.random.PCG64([seed, zlib.crc32(name.encode())]))
+        values = random.standard_normal(like.shape, dtype=np.float64) * 0.2
+        return jnp.asarray(values + name.endswith("scale"), jnp.float32)
+
+    return jax.tree_util.tree_map_with_path(make, param_shapes(model))
+
+
+def case_model(case: str) -> tuple[Model, Params]:
+    model = define(case_spec(case), one_device())
+    return model, numpy_params(model)
+
+
+def prompt(length: int = 512, vocab: int = 320, seed: int = 1) -> np.ndarray:
+    """int32[1, length], random."""
+    return np.random.Generator(np.random.PCG64(seed)).integers(0, vocab, (1, length)).astype(np.int32)
+
+
+def plain_logits(model: Model, params: Params, tokens: np.ndarray) -> np.ndarray:
+    """float32[batch, seq, vocab] of ordinary sequences."""
+    positions = np.broadcast_to(np.arange(tokens.shape[1], dtype=np.int32), tokens.shape)
+    ends = np.full_like(tokens, tokens.shape[1])
+    return np.asarray(jax.jit(model.logits)(params, tokens, positions, ends))
 
 
 def tiny_checkpoint(
