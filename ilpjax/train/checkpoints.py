@@ -1,0 +1,91 @@
+"""Checkpoints of a run in progress: Orbax, asynchronous, restored straight to their shardings."""
+
+import contextlib
+import errno
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+
+from ilpjax.rundir import write_text
+from ilpjax.train.step import State
+
+
+class Checkpoints:
+    """The last `keep` checkpoints of one run: state and loader state, keyed by the number of steps done.
+
+    `made_from` is a fingerprint of everything the run depends on. Checkpoints made from something else cannot be
+    continued: they are removed, and a line says so.
+    """
+
+    def __init__(self, folder: Path, made_from: str, keep: int):
+        if jax.process_index() == 0:
+            _claim(folder, made_from)
+        sync("checkpoints")
+        self.folder = folder
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True, create=True)
+        self._manager = ocp.CheckpointManager(
+            (folder / "state").resolve(), options=options, item_names=("state", "loader")
+        )
+
+    @property
+    def latest(self) -> int | None:
+        """Steps done at the last finished checkpoint; None when there is none."""
+        return self._manager.latest_step()
+
+    def restore(self, like: State) -> tuple[State, dict[str, Any]]:
+        """The last checkpoint. `like`: ShapeDtypeStructs with shardings; each device reads its own part."""
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(like), loader=ocp.args.JsonRestore())
+        restored = self._manager.restore(self.latest, args=args)
+        return restored.state, restored.loader
+
+    def save(self, step: int, state: State, loader: dict[str, Any]) -> None:
+        """Copies the state to the host, then writes in the background. Raises what an earlier write ran into."""
+        args = ocp.args.Composite(state=ocp.args.StandardSave(state), loader=ocp.args.JsonSave(loader))
+        with disk_errors(self.folder):
+            self._manager.save(step, args=args, force=True)
+
+    def wait(self) -> None:
+        """Until everything is on disk. Raises OSError when the disk is full."""
+        with disk_errors(self.folder):
+            self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits too, but a write's failure stays quiet: another error is already on its way."""
+        with contextlib.suppress(Exception):
+            self._manager.close()
+
+
+def sync(name: str) -> None:
+    """All processes meet here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Tensorstore tells of a full disk in words, and in a ValueError; here it is an OSError as anywhere else."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        text = str(error)
+        for code in (errno.ENOSPC, errno.EDQUOT):
+            if os.strerror(code) in text:
+                raise OSError(code, os.strerror(code), str(path)) from error
+        raise
+
+
+def _claim(folder: Path, made_from: str) -> None:
+    stamp = folder / "made_from"
+    if folder.exists() and not (stamp.is_file() and stamp.read_text() == made_from):
+        print(f"{folder}: checkpoints of other inputs or settings, removed; training starts anew", file=sys.stderr)
+        shutil.rmtree(folder)
+    write_text(stamp, made_from)

@@ -1,0 +1,80 @@
+"""The stages: SFT on rows, pre-training on text."""
+
+import jax
+from transformers import PreTrainedTokenizerBase
+
+from ilpjax.config import CPTJob, NewModel, SFTJob
+from ilpjax.data import (
+    Template,
+    check_tokenizer,
+    load_tokenizer,
+    make_examples,
+    read_rows,
+    read_texts,
+    text_examples,
+    train_tokenizer,
+)
+from ilpjax.errors import InputError
+from ilpjax.models import ModelSpec, init_model, load_model, read_spec, resolve, save_model
+from ilpjax.parallel import make_mesh
+from ilpjax.rundir import RunDir
+from ilpjax.train.loop import check_batch, fit
+
+
+def run_sft(job: SFTJob) -> None:
+    """Fine-tunes `base` on the responses of `rows`; OUT/tuned is a Hugging Face folder.
+
+    Raises InputError for whatever does not fit (the tokenizer, a row, the batch) and what `fit` raises.
+    """
+    out, mesh = RunDir(job.out), make_mesh(job.mesh)
+    check_batch(job.sft, mesh)
+    base = resolve(job.base)
+    tokenizer = load_tokenizer(str(base))
+    check_tokenizer(tokenizer, read_spec(base).vocab)
+    rows = read_rows(job.rows, job.data)
+    template = Template.from_tokenizer(tokenizer, job.data.template)
+    examples, _ = make_examples(rows, template, tokenizer, job.data.max_tokens)
+    ids = [row.row_id for row in rows]
+    model, params = load_model(str(base), mesh)
+    params = fit(model, params, examples, ids, job.sft, mesh=mesh, seed=job.seed, out=out, name="sft", made_from=[base])
+    save_model(out / "tuned", model, params, tokenizer=tokenizer)
+
+
+def run_cpt(job: CPTJob) -> None:
+    """Pre-trains on `text`, from `base` or from scratch; OUT/model is a Hugging Face folder.
+
+    Raises InputError unless exactly one of `base` and `new` is given; else as `run_sft`.
+    """
+    if (job.base is None) == (job.new is None):
+        raise InputError("base, new: give one of them, a model to continue from or the config of one to begin")
+    out, mesh = RunDir(job.out), make_mesh(job.mesh)
+    check_batch(job.cpt, mesh)
+    base = resolve(job.base) if job.base else None
+    texts = read_texts(job.text, job.split, job.limit)
+    if base is not None:
+        tokenizer = load_tokenizer(str(base))
+        check_tokenizer(tokenizer, read_spec(base).vocab)
+        model, params = load_model(str(base), mesh)
+    else:
+        assert job.new is not None
+        tokenizer = train_tokenizer(texts, job.new.vocab)
+        spec = new_spec(job.new, tokenizer)
+        model, params = init_model(spec, jax.random.key(job.seed), mesh)
+    examples = text_examples(texts, tokenizer, job.cpt.seq_len)
+    ids = [f"text-{n}" for n in range(len(texts))]
+    made_from = [base] if base else []
+    params = fit(
+        model, params, examples, ids, job.cpt, mesh=mesh, seed=job.seed, out=out, name="cpt", made_from=made_from
+    )
+    save_model(out / "model", model, params, tokenizer=tokenizer)
+
+
+def new_spec(new: NewModel, tokenizer: PreTrainedTokenizerBase) -> ModelSpec:
+    """The config of a model to begin, with the vocabulary and the special tokens of its tokenizer filled in."""
+    filled = {
+        "vocab_size": len(tokenizer),
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    return ModelSpec.from_config(new.config | filled, "new.config")
