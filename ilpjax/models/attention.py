@@ -30,18 +30,20 @@ def attention(
     v: Float[Array, "batch seq kv dim"],
     subtree_end: Int[Array, "batch seq"],
     impl: Impl = "auto",
+    block: int = BLOCK,
 ) -> Float[Array, "batch seq heads dim"]:
     """Softmax attention scaled by dim ** -0.5; heads is a multiple of kv, and keys and values are not repeated.
 
     Scores and softmax in float32, the products in the dtype of the inputs.
-    "reference" holds [seq, seq] scores; "chunked" at most [256, seq], also in the backward pass.
+    "reference" holds [seq, seq] scores; "chunked" at most [block, seq], also in the backward pass.
     """
     if impl == "auto":
         impl = "reference" if q.shape[1] < _LONG else "chunked"
     batch, seq, heads, dim = q.shape
     grouped = q.reshape(batch, seq, k.shape[2], heads // k.shape[2], dim)
-    run = {"reference": _reference, "chunked": _chunked}[impl]
-    return run(grouped, k, v, subtree_end).reshape(q.shape)
+    if impl == "chunked":
+        return _chunked(grouped, k, v, subtree_end, min(block, seq)).reshape(q.shape)
+    return _reference(grouped, k, v, subtree_end).reshape(q.shape)
 
 
 def _reference(q: Array, k: Array, v: Array, subtree_end: Array) -> Array:
@@ -56,9 +58,8 @@ def _attend(q: Array, k: Array, v: Array, mask: Array) -> Array:
     return jnp.einsum("bkgqs,bskd->bqkgd", jax.nn.softmax(scores).astype(v.dtype), v, precision=exact)
 
 
-def _chunked(q: Array, k: Array, v: Array, subtree_end: Array) -> Array:
+def _chunked(q: Array, k: Array, v: Array, subtree_end: Array, block: int) -> Array:
     batch, seq = q.shape[:2]
-    block = min(BLOCK, seq)
     blocks = -(-seq // block)
 
     @jax.checkpoint  # else the backward pass keeps every block's scores

@@ -137,11 +137,14 @@ def write_shards(folder: Path, plan: Plan, tensors: Iterator[np.ndarray]) -> Non
         with open(folder / plan.file(shard), "wb") as file:
             file.write(plan.header(shard))
             for name in names:
-                array = np.ascontiguousarray(next(tensors))
-                if (array.shape, array.dtype) != plan.tensors[name]:
-                    raise ValueError(f"{name}: {array.dtype}{array.shape}, planned {plan.tensors[name]}")
-                file.write(array.reshape(-1).view(np.uint8).data)
+                file.write(_bytes(name, plan, next(tensors)))  # no name holds it while the next one is made
     if len(plan.shards) > 1:
         places = {name: plan.file(shard) for shard, names in enumerate(plan.shards) for name in names}
         total = sum(plan.size(name) for name in plan.tensors)
         write_json(folder / _INDEX, {"metadata": {"total_size": total}, "weight_map": places})
+
+
+def _bytes(name: str, plan: Plan, array: np.ndarray) -> memoryview:
+    if (array.shape, array.dtype) != plan.tensors[name]:
+        raise ValueError(f"{name}: {array.dtype}{array.shape}, planned {plan.tensors[name]}")
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data

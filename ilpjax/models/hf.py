@@ -77,7 +77,11 @@ def load_model(name_or_path: str | Path, mesh: Mesh, dtype: Any = jnp.float32) -
         shardings = param_shardings(model, mesh)
         params: Params = {}
         for weight in found:
-            _set(params, weight.path, _load(checkpoint, weight, _get(shardings, weight.path), mesh, dtype, model))
+            _set(
+                params,
+                weight.path,
+                _load(checkpoint, weight, _get(shardings, weight.path), mesh, jnp.dtype(dtype), model),
+            )
     return model, params
 
 
@@ -91,7 +95,8 @@ def save_model(
     """
     out = Path(out_dir)
     _check_target(out)
-    plan, dtype = _plan(model, jnp.dtype(dtype)), jnp.dtype(dtype)
+    dtype = jnp.dtype(dtype)
+    plan = _plan(model, dtype)
     tensors = _tensors(model, params, dtype)
     if jax.process_index() == 0:
         config = {key: value for key, value in model.spec.to_config().items() if key not in ("dtype", "torch_dtype")}
@@ -163,18 +168,23 @@ def _load(
         return jax.make_array_from_callback(shape, source, one)
 
     if not weight.stacked:
-        return jax.jit(lambda x: weight.to_ours(x).astype(dtype), out_shardings=sharding)(read(0))
-    full = (model.spec.layers, *weight.shape)
-    stack = jax.jit(functools.partial(jnp.zeros, full, dtype), out_shardings=sharding)()
-    put = jax.jit(
-        lambda stack, x, layer: jax.lax.dynamic_update_index_in_dim(stack, weight.to_ours(x).astype(dtype), layer, 0),
-        donate_argnums=0,
-        out_shardings=sharding,
-    )
+        return _whole(read(0), weight=weight, sharding=sharding, dtype=dtype).block_until_ready()
+    stack = jnp.zeros((model.spec.layers, *weight.shape), dtype, device=sharding)
     for layer in range(model.spec.layers):
-        stack = put(stack, read(layer), layer)
-        stack.block_until_ready()  # so that one layer's buffers are gone before the next is read
+        stack = _fill(stack, read(layer), layer, weight=weight, sharding=sharding)
+        stack.block_until_ready()  # so that one tensor's buffers are gone before the next is read
     return stack
+
+
+@functools.partial(jax.jit, static_argnames=("weight", "sharding", "dtype"))
+def _whole(x: jax.Array, *, weight: Weight, sharding: NamedSharding, dtype: Any) -> jax.Array:
+    return jax.lax.with_sharding_constraint(weight.to_ours(x).astype(dtype), sharding)
+
+
+@functools.partial(jax.jit, static_argnames=("weight", "sharding"), donate_argnums=0)
+def _fill(stack: jax.Array, x: jax.Array, layer: int, *, weight: Weight, sharding: NamedSharding) -> jax.Array:
+    stack = jax.lax.dynamic_update_index_in_dim(stack, weight.to_ours(x).astype(stack.dtype), layer, 0)
+    return jax.lax.with_sharding_constraint(stack, sharding)
 
 
 def _check_target(out: Path) -> None:
@@ -200,24 +210,25 @@ def _tensors(model: Model, params: Params, dtype: np.dtype) -> Iterator[np.ndarr
     for layer in range(model.spec.layers):
         for weight in (w for w in found if w.stacked):
             by_name.setdefault(weight.template.format(layer), []).append((weight, layer))
-    getters: dict[Weight, Any] = {}
     for pieces in by_name.values():
-        arrays = []
-        for weight, layer in sorted(pieces, key=lambda piece: piece[0].part):
-            if weight not in getters:
-                getters[weight] = _getter(weight, dtype, _get(params, weight.path))
-            arrays.append(np.asarray(getters[weight](_get(params, weight.path), layer)))
-        yield arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+        yield _gather(params, sorted(pieces, key=lambda piece: piece[0].part), dtype)
 
 
-def _getter(weight: Weight, dtype: np.dtype, like: jax.Array) -> Any:
-    def get(x: jax.Array, layer: jax.Array) -> jax.Array:
-        return weight.to_hf(x[layer] if weight.stacked else x).astype(dtype)
+def _gather(params: Params, pieces: list[tuple[Weight, int]], dtype: np.dtype) -> np.ndarray:
+    arrays = []
+    for weight, layer in pieces:
+        array = _get(params, weight.path)
+        # Across processes the writer must hold every part; within one, the host puts the parts together.
+        several = jax.process_count() > 1 and isinstance(array.sharding, NamedSharding)
+        everywhere = replicated(array.sharding.mesh) if several else None
+        arrays.append(np.asarray(_take(array, layer, weight=weight, dtype=dtype, sharding=everywhere)))
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
-    # Across processes the writer must hold every part; within one, the host puts the parts together.
-    if jax.process_count() > 1 and isinstance(like.sharding, NamedSharding):
-        return jax.jit(get, out_shardings=replicated(like.sharding.mesh))
-    return jax.jit(get)
+
+@functools.partial(jax.jit, static_argnames=("weight", "dtype", "sharding"))
+def _take(x: jax.Array, layer: int, *, weight: Weight, dtype: np.dtype, sharding: NamedSharding | None) -> jax.Array:
+    x = weight.to_hf(x[layer] if weight.stacked else x).astype(dtype)
+    return x if sharding is None else jax.lax.with_sharding_constraint(x, sharding)
 
 
 def _get(tree: Params, path: tuple[str, ...]) -> Any:
