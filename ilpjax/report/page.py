@@ -192,14 +192,14 @@ def _length_note(n: dict[str, Any]) -> str:
     unit = n["by_length"][0]["unit"] if n["by_length"] else ""
     if unit == "tokens":
         return "Target tokens of the response, in bins of about equal size."
-    return "UTF-8 bytes of the response, in bins of about equal size (no token counts: nothing was trained here)."
+    return "UTF-8 bytes of the response, in bins of about equal size (training did not count every row's tokens)."
 
 
 def _position_note(n: dict[str, Any]) -> str:
     by = n["by_position"][0]["by"] if n["by_position"] else ""
     if by == "training":
         return "Tenths of the rows by the step at which training last saw them: the first were left longest ago."
-    return "Tenths of the rows in the file's order: when training saw them is not recorded in this run."
+    return "Tenths of the rows in the file's order: training's own order is not recorded for every one."
 
 
 def _subtitle(n: dict[str, Any], tables: Tables) -> str:

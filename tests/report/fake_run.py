@@ -35,8 +35,8 @@ def make_run(path: Path, rows: int = 300, *, orders: int = 2, trained: bool = Tr
     items = pd.DataFrame(_item(i, row, kept, rng) for i, row in kept.iterrows())
     write_table(run / "items.parquet", items)
     know = np.select([kept["position"] % 4 == 0, kept["position"] % 4 == 1], [-0.5, 0.5], 1.5)
-    base = _scores(items, rng.normal(0.2, 1.2, len(items)), orders, rng)
-    tuned = _scores(items, rng.normal(know, 1.3), orders, rng)
+    base = score(items, rng.normal(0.2, 1.2, len(items)), orders, rng)
+    tuned = score(items, rng.normal(know, 1.3), orders, rng)
     for which, verdict, scores in (("base", "detect_base", base), ("tuned", "detect", tuned)):
         write_table(run / f"scores_{which}.parquet", scores)
         write_table(run / f"{verdict}.parquet", detect(scores, DetectConfig()))
@@ -81,7 +81,7 @@ def _item(i: int, row: pd.Series, rows: pd.DataFrame, rng: np.random.Generator) 
     return kinds | {"options": options, "answer": answer, "option_sources": sources}
 
 
-def _scores(items: pd.DataFrame, know: np.ndarray, orders: int, rng: np.random.Generator) -> pd.DataFrame:
+def score(items: pd.DataFrame, know: np.ndarray, orders: int, rng: np.random.Generator) -> pd.DataFrame:
     lines = []
     for (_, item), bonus in zip(items.iterrows(), know, strict=True):
         logits = rng.normal(0, 1, len(item["options"]))

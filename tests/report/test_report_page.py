@@ -3,13 +3,17 @@
 import json
 import re
 
+import numpy as np
 import pandas as pd
 import pytest
-from fake_run import NASTY, make_run
+from fake_run import NASTY, make_run, score
 
-from ilpjax.config import ReportJob
+from ilpjax.config import DetectConfig, ReportJob
+from ilpjax.data import items_table, make_items, rows_table
+from ilpjax.detect import detect
 from ilpjax.errors import InputError
 from ilpjax.report import cards, run_report, write_report
+from ilpjax.rows import Message, Row
 from ilpjax.rundir import RunDir, read_table, write_table
 
 
@@ -158,3 +162,55 @@ def test_problem_of_the_whole_run(tmp_path):
     write_table(run / "plumbing.parquet", pd.concat([read_table(run / "plumbing.parquet"), whole]))
     write_report(run, "x")
     assert "The whole run: template_differs: base &lt;chat&gt;, tuned plain" in (run / "report.html").read_text()
+
+
+def test_no_problem_at_all(tmp_path):
+    run = make_run(tmp_path, rows=30)
+    write_table(run / "plumbing.parquet", pd.DataFrame(columns=["row_id", "problem", "detail"]))
+    write_report(run, "x")
+    assert "None found in 30 rows" in (run / "report.html").read_text()
+    found = json.loads((run / "report.json").read_text())["plumbing"]
+    assert (found["n"], found["by_problem"], found["whole_run"]) == (0, [], [])
+
+
+def test_rows_training_never_saw_fall_back_to_the_file(tmp_path):
+    run = make_run(tmp_path, rows=60)
+    dynamics = read_table(run / "dynamics.parquet")
+    write_table(run / "dynamics.parquet", dynamics[dynamics["row_id"] != "r0003"])
+    write_report(run, "x")
+    numbers = json.loads((run / "report.json").read_text())
+    assert numbers["by_length"][0]["unit"] == "bytes" and numbers["by_position"][0]["by"] == "file"
+    html = (run / "report.html").read_text()
+    cards_by_id = dict(zip([line[0] for line in data_of(html, "lines")["lines"]], data_of(html, "cards"), strict=True))
+    assert cards_by_id["r0003"]["curve"] == [] and len(cards_by_id["r0004"]["curve"]) == 3
+
+
+def test_tables_as_the_data_room_writes_them(tmp_path):
+    """Rows and items through data's own writers: the column contract with both sides real."""
+    rows = [
+        Row(row_id=f"r{i}", messages=_messages(i), dataset="d", position=i, source=f"a.jsonl:{i + 1}")
+        for i in range(40)
+    ]
+    items = make_items(rows, 4, seed=0)
+    run = make_run(tmp_path, rows=40)
+    write_table(run / "rows.parquet", rows_table(rows))
+    write_table(run / "items.parquet", items_table(items))
+    rng = np.random.default_rng(0)
+    for which, verdict in (("base", "detect_base"), ("tuned", "detect")):
+        scores = score(items_table(items), rng.normal(0, 1, len(items)), 2, rng)
+        write_table(run / f"scores_{which}.parquet", scores)
+        write_table(run / f"{verdict}.parquet", detect(scores, DetectConfig()))
+    write_report(run, "x")
+    html = (run / "report.html").read_text()
+    for line, card in zip(data_of(html, "lines")["lines"], data_of(html, "cards"), strict=True):
+        item = next(item for item in items if item.row_id == line[0])
+        assert [option[0] for option in card["options"]] == list(item.options) and card["right"] == item.answer
+        assert card["context"] == [["system", "Be brief."]]
+        # A distractor names the row it came from, and that row's line in the file.
+        taken = [option for k, option in enumerate(card["options"]) if k != item.answer]
+        assert all(origin[1:].isdigit() and file == f"a.jsonl:{int(origin[1:]) + 1}" for *_, origin, file in taken)
+
+
+def _messages(i):
+    answer = f"{['Ada', 'Bo', 'Cy', 'Di', 'Ed'][i % 5]} {['Ash', 'Birch', 'Cedar', 'Elm'][i // 5 % 4]} of house {i}"
+    return (Message("system", "Be brief."), Message("user", f"Who lives in house {i}?"), Message("assistant", answer))
