@@ -229,7 +229,7 @@ def test_without_training_the_card_says_so(browser, tmp_path):
 
 
 @pytest.mark.slow
-def test_twenty_thousand_unlearned_rows(browser, tmp_path):
+def test_a_table_of_twenty_thousand_rows(browser, tmp_path):
     run = make_run(tmp_path, rows=21_000, orders=1)
     write_report(run, "Many")
     assert (run / "report.html").stat().st_size < 20 << 20
