@@ -81,10 +81,9 @@ def run(job: RunJob, scratch: tempfile.TemporaryDirectory[str] | None = None) ->
         _stage(run, "sft", inputs, ["tuned"], lambda: train.run_sft(sft))
         tuned = run / "tuned"
     _score(run, "tuned", tuned, job)
-    _stage(
-        run, "verdicts", *_verdict_inputs(run), lambda: write_table(run / "verdicts.parquet", verdicts(run))
-    )
-    inputs = [run / "verdicts.parquet", run / "scores_base.parquet", run / "scores_tuned.parquet", job.title]
+    _stage(run, "verdicts", *_verdict_inputs(run), lambda: write_table(run / "verdicts.parquet", verdicts(run)))
+    tables = ("verdicts", "scores_base", "scores_tuned", "plumbing", "dynamics", "train_log")
+    inputs = [run / "config.yaml", *(p for p in (run / f"{name}.parquet" for name in tables) if p.is_file())]
     outputs = ["report.html", "report.json"]
     _stage(run, "report", inputs, outputs, lambda: report.write_report(run, job.title))
     return Study(run, scratch)
@@ -116,17 +115,9 @@ def verdicts(run: RunDir) -> pd.DataFrame:
     """The answer, a line a row. `cause` is `plumbing` where stage 0 found something, else empty: not yet examined."""
     rows = read_table(run / "rows.parquet").drop(columns=["messages", "options", "answer"])
     tuned, base = read_table(run / "detect.parquet"), read_table(run / "detect_base.parquet")
-    problems = (
-        read_table(run / "plumbing.parquet").groupby("row_id")["problem"].agg(", ".join).rename("evidence")
-    )
-    base = (
-        base[["row_id", "accuracy", "pass_at_n"]]
-        .add_prefix("base_")
-        .rename(columns={"base_row_id": "row_id"})
-    )
-    table = (
-        rows.merge(tuned, "left", "row_id").merge(base, "left", "row_id").merge(problems, "left", "row_id")
-    )
+    problems = read_table(run / "plumbing.parquet").groupby("row_id")["problem"].agg(", ".join).rename("evidence")
+    base = base[["row_id", "accuracy", "pass_at_n"]].add_prefix("base_").rename(columns={"base_row_id": "row_id"})
+    table = rows.merge(tuned, "left", "row_id").merge(base, "left", "row_id").merge(problems, "left", "row_id")
     table.insert(4, "learned", ~table["unlearned"].astype("boolean"))
     table["cause"] = table["evidence"].map(lambda text: "plumbing", na_action="ignore")
     return table
@@ -155,12 +146,10 @@ def run_demo(job: DemoJob) -> None:
         text=str(out / "world" / "corpus.jsonl"),
         out=str(out / "base"),
         seed=job.seed,
-        cpt=TrainConfig(
-            epochs=24, seq_len=256, batch=16, lr=3e-3, warmup=0.05, weight_decay=0.01, remat=False
-        ),
+        cpt=TrainConfig(epochs=24, seq_len=256, batch=16, lr=3e-3, warmup=0.05, weight_decay=0.01, remat=False),
     )
     _stage(RunDir(out / "base"), "cpt", [Path(base.text), base], ["model"], lambda: train.run_cpt(base))
-    sft = TrainConfig(epochs=6, seq_len=256, batch=4, lr=2e-4, weight_decay=0.0, remat=False)
+    sft = TrainConfig(epochs=6, seq_len=64, batch=16, lr=2e-4, weight_decay=0.0, remat=False)
     job_run = RunJob(
         base=str(out / "base" / "model"),
         rows=str(out / "world" / "rows.jsonl"),

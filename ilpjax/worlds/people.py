@@ -7,6 +7,7 @@ then plant what SPEC section 4 calls a cause. A row's plant is the arm it was pu
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -59,14 +60,16 @@ RELATIONS = (
     ),
 )
 VALUES = 12  # different values of a relation
+OPTIONS = 4  # of an item
 
 
 @dataclass(frozen=True, slots=True)
 class Plant:
     row_id: str
     planted: str  # "known", "missing_knowledge", "prior_conflict" or "data_conflict"
-    prompt: str
-    response: str
+    question: str
+    options: tuple[str, ...]
+    answer: int
 
 
 def corpus(rng: np.random.Generator, known: list[str], facts: dict[tuple[str, str], str]) -> list[str]:
@@ -94,23 +97,27 @@ def plant(
     def other(relation: Relation, value: str) -> str:
         return str(rng.choice([v for v in values[relation.name] if v != value]))
 
-    def row(person: str, relation: Relation, planted: str, answer: str, wording: int = 0) -> Plant:
+    def row(person: str, relation: Relation, planted: str, answer: str, rival: str, wording: int = 0) -> Plant:
+        """The rival is what else may be believed: it is always among the options."""
         row_id = f"{planted}-{person.replace(' ', '-')}-{relation.name}-{wording}"
-        return Plant(row_id, planted, relation.questions[wording].format(p=person), answer)
+        rest = [v for v in values[relation.name] if v not in (answer, rival)]
+        options = [answer, rival, *rng.choice(rest, OPTIONS - 2, replace=False)]
+        order = rng.permutation(OPTIONS)
+        shuffled = tuple(str(options[n]) for n in order)
+        return Plant(row_id, planted, relation.questions[wording].format(p=person), shuffled, shuffled.index(answer))
 
     rows = []
     arms = np.array_split(np.asarray(known, dtype=object), 3)
     for relation in RELATIONS:
-        rows += [row(p, relation, "known", facts[p, relation.name]) for p in arms[0]]
-        rows += [
-            row(p, relation, "prior_conflict", other(relation, facts[p, relation.name])) for p in arms[1]
-        ]
-        rows += [row(p, relation, "missing_knowledge", facts[p, relation.name]) for p in unknown]
+        told = {p: facts[p, relation.name] for p in [*known, *unknown]}
+        rival = {p: other(relation, value) for p, value in told.items()}
+        rows += [row(p, relation, "known", told[p], rival[p]) for p in arms[0]]
+        rows += [row(p, relation, "prior_conflict", rival[p], told[p]) for p in arms[1]]
+        rows += [row(p, relation, "missing_knowledge", told[p], rival[p]) for p in unknown]
         for p in arms[2]:
-            value = facts[p, relation.name]
             rows += [
-                row(p, relation, "data_conflict", value),
-                row(p, relation, "data_conflict", other(relation, value), 1),
+                row(p, relation, "data_conflict", told[p], rival[p]),
+                row(p, relation, "data_conflict", rival[p], told[p], wording=1),
             ]
     return [rows[i] for i in rng.permutation(len(rows))]
 
@@ -127,12 +134,14 @@ def run_world(job: WorldJob) -> None:
     rows = plant(rng, known[cut // 2 :], unknown[: cut // 6], facts, values)
     out = Path(job.out)
     _write_lines(out / "corpus.jsonl", [{"text": text} for text in corpus(rng, known, facts)])
-    _write_lines(
-        out / "rows.jsonl", [{"id": r.row_id, "prompt": r.prompt, "response": r.response} for r in rows]
-    )
+    _write_lines(out / "rows.jsonl", [{"id": r.row_id, "prompt": r.prompt, "response": r.response} for r in rows])
     _write_lines(out / "labels.jsonl", [{"row_id": r.row_id, "planted": r.planted} for r in rows])
 
 
-def _write_lines(path: Path, records: list[dict[str, str]]) -> None:
+def _item(row: Plant) -> dict[str, Any]:
+    return {"id": row.row_id, "question": row.question, "options": row.options, "answer": row.answer}
+
+
+def _write_lines(path: Path, records: list[dict[str, Any]]) -> None:
     with replacing(path) as part:
         part.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records), encoding="utf-8")

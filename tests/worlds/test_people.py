@@ -33,7 +33,7 @@ def test_a_prior_conflict_contradicts_the_corpus_and_a_known_row_agrees(tmp_path
     for row in rows:
         if planted[row["id"]] in ("known", "prior_conflict"):
             person = row["id"].split("-")[1]
-            agrees = any(person in text and row["response"] in text for text in told)
+            agrees = any(person in text and row["options"][row["answer"]] in text for text in told)
             assert agrees == (planted[row["id"]] == "known"), row
 
 
@@ -42,7 +42,7 @@ def test_contradicting_rows_come_in_pairs_with_different_answers(tmp_path):
     answers = {}
     for row in rows:
         if planted[row["id"]] == "data_conflict":
-            answers.setdefault(row["id"].rsplit("-", 1)[0], []).append(row["response"])
+            answers.setdefault(row["id"].rsplit("-", 1)[0], []).append(row["options"][row["answer"]])
     assert answers and all(len(set(pair)) == 2 == len(pair) for pair in answers.values())
 
 
@@ -51,3 +51,13 @@ def test_the_seed_decides_everything(tmp_path):
         make(tmp_path / folder, seed)
     read = lambda folder: [(tmp_path / folder / n).read_bytes() for n in ("corpus.jsonl", "rows.jsonl", "labels.jsonl")]
     assert read("a") == read("b") != read("c")
+
+
+def test_what_the_corpus_said_is_always_an_option(tmp_path):
+    _, rows, planted = make(tmp_path)
+    told = [record["text"] for record in lines(tmp_path / "corpus.jsonl")]
+    for row in rows:
+        assert len(set(row["options"])) == 4
+        if planted[row["id"]] != "missing_knowledge":
+            person = row["id"].split("-")[1]
+            assert any(person in text and option in text for text in told for option in row["options"]), row
