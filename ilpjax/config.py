@@ -248,7 +248,7 @@ class DemoJob(Config):
 
     out: str = Field("runs/demo", description="run directory")
     seed: int = Field(0, description="seed of everything")
-    people: int = Field(240, ge=16, description="people in the world")
+    people: int = Field(160, ge=16, description="people in the world")
 
 
 def describe(cls: type[Config], prefix: str = "") -> list[tuple[str, str, str, str]]:

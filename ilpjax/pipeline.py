@@ -149,7 +149,7 @@ def run_demo(job: DemoJob) -> None:
         cpt=TrainConfig(epochs=24, seq_len=256, batch=16, lr=3e-3, warmup=0.05, weight_decay=0.01, remat=False),
     )
     _stage(RunDir(out / "base"), "cpt", [Path(base.text), base], ["model"], lambda: train.run_cpt(base))
-    sft = TrainConfig(epochs=6, seq_len=64, batch=16, lr=2e-4, weight_decay=0.0, remat=False)
+    sft = TrainConfig(epochs=3, seq_len=64, batch=16, lr=1e-4, weight_decay=0.0, remat=False)
     job_run = RunJob(
         base=str(out / "base" / "model"),
         rows=str(out / "world" / "rows.jsonl"),

@@ -23,8 +23,11 @@ BLOCK = 512  # questions compared with all others at a time
 
 _NUMBER = re.compile(r"(?<![\w.])([-+\u2212]?)(\d{1,3}(?:,\d{3})+(?![\d,])|\d+)(\.\d+)?")
 _CODE = re.compile(
-    r"```|^\s*(def|class|import|from|return|for|while|if|public|function|var|let|SELECT|#include)\b.*[:;{(]?$|[{};]\s*$",
-    re.M,
+    r"```"
+    r"|[{};]\s*$"
+    r"|^\s*(def|class|for|while|if|else|elif|try|function|public|private|static|void)\b.*[:{(]\s*$"
+    r"|^\s*(import \w|from \S+ import |#include|return\b.*[;)]\s*$|(let|const|var) \w+ =|SELECT .* FROM )",
+    re.MULTILINE,
 )
 
 
@@ -220,7 +223,7 @@ def _canonical(match: re.Match[str]) -> str:
     sign, whole, part = match.groups()
     whole, part = whole.replace(",", "").lstrip("0") or "0", (part or "").rstrip("0").strip(".")
     minus = "m" if sign in ("-", "\u2212") and (whole != "0" or part) else ""
-    return f" {minus}{whole}{'p' + part if part else ''}"
+    return f"~{minus}{whole}{'p' + part if part else ''}"
 
 
 def _ignored(char: str) -> bool:

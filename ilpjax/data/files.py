@@ -74,7 +74,7 @@ def read_source(name: str, split: str) -> Source:
     if kind == ".parquet":
         return Source(name, stem, "record", list(enumerate(_parquet(name, data), 1)))
     text = decode(name, data)
-    if kind == ".json" and text.lstrip().startswith("["):
+    if kind == ".json" and not _one_a_line(text):
         return Source(name, stem, "record", list(enumerate(_array(name, text), 1)))
     return Source(name, stem, "line", list(_lines(name, text)))
 
@@ -104,8 +104,17 @@ def _lines(name: str, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
             yield number, _object(f"{name}, line {number}", _json(f"{name}, line {number}", line))
 
 
+def _one_a_line(text: str) -> bool:
+    """Many a .json is JSONL in truth: its first line is an object by itself."""
+    first = text.lstrip().partition("\n")[0].strip()
+    return first.startswith("{") and first.endswith("}")
+
+
 def _array(name: str, text: str) -> Iterator[dict[str, Any]]:
-    for number, record in enumerate(_json(name, text), 1):
+    value = _json(name, text)
+    if not isinstance(value, list):
+        raise InputError(f"{name}: one JSON value, not a list of objects; a list, or one object a line, is right")
+    for number, record in enumerate(value, 1):
         yield _object(f"{name}, record {number}", record)
 
 

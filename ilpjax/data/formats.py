@@ -95,6 +95,8 @@ def text_of(record: Record, *names: str, optional: bool = False) -> str:
     value = record.get(name)
     if value is None and optional:
         return ""
+    if name not in record:
+        raise BadRecord(f'"{name}" is missing')
     if not isinstance(value, str):
         raise BadRecord(f'"{name}" is {_kind(value)}; text is right')
     try:
@@ -218,15 +220,15 @@ def _question_answer(record: Record, base: int) -> Draft:
 
 
 def _item(record: Record, base: int) -> Draft:
-    """The item contract: the question is the whole prompt, word for word. MedQA: options by letter, its own prompt."""
-    if isinstance(record["options"], dict):
-        lettered = record["options"]
-        name = "answer_idx" if "answer_idx" in record else "answer"
-        integer = isinstance(record.get(name), int)
-        answer = _index(record, name, len(lettered)) if integer else _label(record, name, list(lettered))
-        return _native(text_of(record, "question"), _texts(list(lettered.values()), "options"), answer)
-    options = _texts(_list_of(record, "options"), "options")
-    return _choice(text_of(record, "question"), options, _index(record, "answer", len(options)))
+    """The item contract: the question is the whole prompt, word for word. MedQA has its options by letter."""
+    options, name = record["options"], "answer_idx" if "answer_idx" in record else "answer"
+    if isinstance(options, list):
+        return _choice(text_of(record, "question"), _texts(options, "options"), _index(record, name, len(options)))
+    if not isinstance(options, dict):
+        raise BadRecord(f'"options" is {_kind(options)}; a list is right')
+    integer = isinstance(record.get(name), int)
+    answer = _index(record, name, len(options)) if integer else _label(record, name, list(options))
+    return _native(text_of(record, "question"), _texts(list(options.values()), "options"), answer)
 
 
 def _choices_list(record: Record, base: int) -> Draft:

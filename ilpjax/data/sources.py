@@ -1,5 +1,6 @@
 """Rows, items and texts from wherever the user has them."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -145,7 +146,7 @@ def _texts(source: Source) -> list[str]:
 def _documents(text: str) -> list[str]:
     documents: list[str] = []
     gathered = ""
-    for block in text.replace("\r\n", "\n").split("\n\n"):
+    for block in re.split(r"\n[^\S\n]*\n", text.replace("\r\n", "\n")):
         if not block.strip():
             continue
         gathered += ("\n\n" if gathered else "") + block.strip("\n")

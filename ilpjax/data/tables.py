@@ -28,7 +28,7 @@ def rows_from_table(table: pd.DataFrame, name: str = "rows.parquet") -> list[Row
     return [
         Row(
             row_id=str(line["row_id"]),
-            messages=_load(line["messages"]),
+            messages=_load(line["messages"], name),
             dataset=str(line["dataset"]),
             position=int(line["position"]),
             source=str(line["source"]),
@@ -53,8 +53,8 @@ def items_from_table(table: pd.DataFrame, name: str = "items.parquet") -> list[I
             row_id=str(line["row_id"]),
             question=line["question"],
             options=tuple(line["options"]),
-            answer=int(line["answer"]),
-            history=_load(line["history"]),
+            answer=_index(line, name),
+            history=_load(line["history"], name),
             option_sources=tuple(line["option_sources"]),
         )
         for line in table.to_dict("records")
@@ -65,8 +65,20 @@ def _dump(messages: tuple[Message, ...]) -> str:
     return json.dumps([{"role": m.role, "content": m.content} for m in messages], ensure_ascii=False)
 
 
-def _load(text: Any) -> tuple[Message, ...]:
-    return tuple(Message(m["role"], m["content"]) for m in json.loads(text))
+def _load(text: Any, name: str) -> tuple[Message, ...]:
+    try:
+        return tuple(Message(m["role"], m["content"]) for m in json.loads(text))
+    except (TypeError, ValueError, KeyError):
+        raise InputError(f'{name}: "{str(text)[:60]}" is no JSON list of messages') from None
+
+
+def _index(line: dict[str, Any], name: str) -> int:
+    answer, count = int(line["answer"]), len(line["options"])
+    if not 0 <= answer < count:
+        raise InputError(
+            f"{name}: row_id {line['row_id']}: answer {answer} with {count} options; 0 to {count - 1} is right"
+        )
+    return answer
 
 
 def _check(table: pd.DataFrame, columns: tuple[str, ...], name: str) -> None:

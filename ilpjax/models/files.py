@@ -58,7 +58,8 @@ class Checkpoint:
         """Whether two tensors are equal, a block of rows at a time."""
         if self.shape(a) != self.shape(b):
             return False
-        blocks = (slice(start, start + rows) for start in range(0, self.shape(a)[0], rows))
+        total = self.shape(a)[0]
+        blocks = (slice(start, min(start + rows, total)) for start in range(0, total, rows))
         return all(np.array_equal(self.read(a, (block,)), self.read(b, (block,))) for block in blocks)
 
     def _slice(self, name: str) -> Any:

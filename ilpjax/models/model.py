@@ -1,5 +1,6 @@
 """A model as two values: a static definition and a nested dict of arrays."""
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,13 +79,14 @@ def define(spec: ModelSpec, mesh: Mesh | None = None) -> Model:
 
 def init_model(spec: ModelSpec, key: jax.Array, mesh: Mesh, dtype: Any = jnp.float32) -> tuple[Model, Params]:
     """A model with random weights, each device making its own part: the same weights on any mesh."""
-    model = define(spec, mesh)
+    return define(spec, mesh), _init(key, spec=spec, mesh=mesh, dtype=jnp.dtype(dtype))
 
-    def init(key: jax.Array) -> Params:
-        params = nnx.to_pure_dict(nnx.state(Decoder(spec, nnx.Rngs(params=key))))
-        return jax.tree.map(lambda x: x.astype(dtype), params)
 
-    return model, jax.jit(init, out_shardings=param_shardings(model, mesh))(key)
+@functools.partial(jax.jit, static_argnames=("spec", "mesh", "dtype"))
+def _init(key: jax.Array, *, spec: ModelSpec, mesh: Mesh, dtype: Any) -> Params:
+    params = nnx.to_pure_dict(nnx.state(Decoder(spec, nnx.Rngs(params=key))))
+    shardings = param_shardings(define(spec), mesh)
+    return jax.tree.map(lambda x, s: jax.lax.with_sharding_constraint(x.astype(dtype), s), params, shardings)
 
 
 def param_shapes(model: Model, dtype: Any = jnp.float32) -> Params:

@@ -1,11 +1,9 @@
 """Checkpoints of a run in progress: Orbax, asynchronous, restored straight to their shardings."""
 
 import contextlib
-import errno
-import os
+import logging
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from ilpjax.rundir import write_text
+from ilpjax.train.disk import Quiet, disk_errors
 from ilpjax.train.step import State
 
 
@@ -29,10 +28,13 @@ class Checkpoints:
             _claim(folder, made_from)
         sync("checkpoints")
         self.folder = folder
+        self._quiet = Quiet()
+        logging.getLogger("absl").addFilter(self._quiet)
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True, create=True)
-        self._manager = ocp.CheckpointManager(
-            (folder / "state").resolve(), options=options, item_names=("state", "loader")
-        )
+        with disk_errors(folder):
+            self._manager = ocp.CheckpointManager(
+                (folder / "state").resolve(), options=options, item_names=("state", "loader")
+            )
 
     @property
     def latest(self) -> int | None:
@@ -60,27 +62,13 @@ class Checkpoints:
         """Waits too, but a write's failure stays quiet: another error is already on its way."""
         with contextlib.suppress(Exception):
             self._manager.close()
+        logging.getLogger("absl").removeFilter(self._quiet)
 
 
 def sync(name: str) -> None:
     """All processes meet here."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
-
-
-@contextlib.contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Tensorstore tells of a full disk in words, and in a ValueError; here it is an OSError as anywhere else."""
-    try:
-        yield
-    except OSError:
-        raise
-    except Exception as error:
-        text = str(error)
-        for code in (errno.ENOSPC, errno.EDQUOT):
-            if os.strerror(code) in text:
-                raise OSError(code, os.strerror(code), str(path)) from error
-        raise
 
 
 def _claim(folder: Path, made_from: str) -> None:

@@ -11,6 +11,8 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto import event_pb2
 from tqdm import tqdm
 
+from ilpjax.train.disk import disk_errors
+
 # Dense bf16 FLOP/s of one jax device, by the start of its kind; the longest that fits counts. From vendors' sheets.
 PEAK = {
     "TPU v4": 275e12,
@@ -102,8 +104,10 @@ class TensorBoard:
     """
 
     def __init__(self, folder: Path, name: str, step: int):
-        folder.mkdir(parents=True, exist_ok=True)
-        self._writer = EventsWriter(str(folder / "events"), f".{name}")
+        self._folder = folder
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            self._writer = EventsWriter(str(folder / "events"), f".{name}")
         self._flushed = time.monotonic()
         # What an earlier, killed run wrote beyond its last checkpoint is not shown twice.
         start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
@@ -114,11 +118,14 @@ class TensorBoard:
             self._write(event_pb2.Event(summary=summary.scalar(tag, value), step=step))
         if time.monotonic() - self._flushed > LINE_EVERY:
             self._flushed = time.monotonic()
-            self._writer.flush()
+            with disk_errors(self._folder):
+                self._writer.flush()
 
     def close(self) -> None:
-        self._writer.close()
+        with disk_errors(self._folder):
+            self._writer.close()
 
     def _write(self, event: event_pb2.Event) -> None:
         event.wall_time = time.time()
-        self._writer.write_event(event)
+        with disk_errors(self._folder):
+            self._writer.write_event(event)

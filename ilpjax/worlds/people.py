@@ -134,7 +134,7 @@ def run_world(job: WorldJob) -> None:
     rows = plant(rng, known[cut // 2 :], unknown[: cut // 6], facts, values)
     out = Path(job.out)
     _write_lines(out / "corpus.jsonl", [{"text": text} for text in corpus(rng, known, facts)])
-    _write_lines(out / "rows.jsonl", [{"id": r.row_id, "prompt": r.prompt, "response": r.response} for r in rows])
+    _write_lines(out / "rows.jsonl", [_item(r) for r in rows])
     _write_lines(out / "labels.jsonl", [{"row_id": r.row_id, "planted": r.planted} for r in rows])
 
 

@@ -54,7 +54,7 @@ class Peak:
 
 
 def main(folder: str, out: str) -> None:
-    mesh = make_mesh(MeshConfig())
+    mesh = make_mesh(MeshConfig(data=1, fsdp=jax.device_count()))
     warm = load_model(folder, mesh)  # compiles, so that the compiler's memory is not counted
     save_model(out, *warm)
     del warm
