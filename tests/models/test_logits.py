@@ -38,7 +38,7 @@ def test_exported_checkpoint_gives_the_same_logits_in_torch(case, tmp_path, reco
 
 
 @pytest.mark.torch
-@pytest.mark.parametrize("case", [case for case in CASES if CASES[case][0] != "qwen"])
+@pytest.mark.parametrize("case", ["llama3_scaled_tied", "llama_bias_linear", "qwen2_untied", "qwen3", "olmo2"])
 def test_checkpoint_written_by_transformers_is_read(case, tmp_path):
     """In transformers' own spelling of config.json and its own way of writing files."""
     torch = pytest.importorskip("torch")
