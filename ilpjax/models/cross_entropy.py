@@ -5,9 +5,11 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
 from ilpjax.models.attention import precision
+from ilpjax.parallel import constrain
 
 
 def target_logprobs_reference(
@@ -25,31 +27,37 @@ def target_logprobs(
     targets: Int[Array, "*tokens"],
     *,
     chunk: int,
+    mesh: Mesh | None = None,
 ) -> tuple[Float[Array, "*tokens"], Bool[Array, "*tokens"]]:
     """(log-prob of each target in nats, float32; whether it is the argmax).
 
     `hidden` is [tokens, embed] or [batch, seq, embed], in the compute dtype; `head` is cast to it.
-    Logits exist for about `chunk` tokens at a time, forward and backward, counted over all devices: the loop goes
-    along seq, so that a batch cut over devices stays where it is. The gradient multiplies in the compute dtype and
-    sums the head's gradient in float32.
+    Logits exist for about `chunk` tokens of a device at a time, forward and backward: the loop goes along seq, so that
+    a batch cut over devices stays where it is. The gradient multiplies in the compute dtype and sums the head's
+    gradient in float32; with `mesh` each device sums its own tokens and they are added up once, after the loop.
     """
     if hidden.ndim == 2:
         logprob, is_argmax = target_logprobs(hidden[None], head, targets[None], chunk=chunk)
         return logprob[0], is_argmax[0]
     batch, seq = targets.shape
-    step = max(1, min(chunk // batch, seq))
+    parts = mesh.shape["data"] * mesh.shape["fsdp"] if mesh is not None else 1
+    if batch % parts:
+        parts = 1
+    step = max(1, min(chunk * parts // batch, seq))
     steps = -(-seq // step)
     pad = ((0, 0), (0, steps * step - seq))
 
     def cut(x: Array) -> Array:
-        """[batch, seq, ...] -> [steps, batch, step, ...]"""
+        """[batch, seq, ...] -> [steps, parts, batch / parts * step, ...]"""
         x = jnp.pad(x, (*pad, *((0, 0),) * (x.ndim - 2)))
-        return jnp.moveaxis(x.reshape(batch, steps, step, *x.shape[2:]), 1, 0)
+        x = x.reshape(parts, batch // parts, steps, step, *x.shape[2:])
+        return jnp.moveaxis(x, 2, 0).reshape(steps, parts, batch // parts * step, *x.shape[4:])
 
     def join(x: Array) -> Array:
-        return jnp.moveaxis(x, 0, 1).reshape(batch, steps * step)[:, :seq]
+        x = jnp.moveaxis(x.reshape(steps, parts, batch // parts, step), 0, 2)
+        return x.reshape(batch, steps * step)[:, :seq]
 
-    logprob, is_argmax = _chunks(cut(hidden), head, cut(targets))
+    logprob, is_argmax = _chunks(mesh, cut(hidden), head, cut(targets))
     return join(logprob), join(is_argmax)
 
 
@@ -62,12 +70,13 @@ def _at_target(logits: Array, targets: Array) -> Array:
     return jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1) == targets[..., None]
 
 
-@jax.custom_vjp
-def _chunks(hidden: Array, head: Array, targets: Array) -> tuple[Array, Array]:
-    return _forward(hidden, head, targets)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _chunks(mesh: Mesh | None, hidden: Array, head: Array, targets: Array) -> tuple[Array, Array]:
+    """hidden [steps, parts, tokens, embed], targets [steps, parts, tokens]; the parts lie on different devices."""
+    return _forward(mesh, hidden, head, targets)[0]
 
 
-def _forward(hidden: Array, head: Array, targets: Array):
+def _forward(mesh: Mesh | None, hidden: Array, head: Array, targets: Array):
     weights = head.astype(hidden.dtype)
 
     def body(_, chunk):
@@ -81,22 +90,25 @@ def _forward(hidden: Array, head: Array, targets: Array):
     return (logprob, is_argmax), (hidden, head, targets, lse)
 
 
-def _backward(saved, cotangents):
+def _backward(mesh: Mesh | None, saved, cotangents):
     hidden, head, targets, lse = saved
     weights, exact = head.astype(hidden.dtype), precision(hidden.dtype)
     dot = functools.partial(jnp.einsum, precision=exact, preferred_element_type=jnp.float32)
+
+    def apart(x: Array) -> Array:
+        return constrain(x, mesh, ("batch", "vocab", None))
 
     def body(dhead, chunk):
         x, target, lse, dlogprob = chunk
         logits = _logits(x, weights)
         dlogits = jnp.where(_at_target(logits, target), 1.0, 0.0) - jnp.exp(logits - lse[..., None])
         dlogits = (dlogits * dlogprob[..., None]).astype(x.dtype)
-        dx = dot("bsv,vd->bsd", dlogits, weights).astype(x.dtype)
-        return dhead + dot("bsv,bsd->vd", dlogits, x), dx
+        dx = dot("ptv,vd->ptd", dlogits, weights).astype(x.dtype)
+        return apart(dhead + dot("ptv,ptd->pvd", dlogits, x)), dx
 
-    zero = jnp.zeros(head.shape, jnp.float32)
+    zero = apart(jnp.zeros((hidden.shape[1], *head.shape), jnp.float32))
     dhead, dhidden = jax.lax.scan(body, zero, (hidden, targets, lse, cotangents[0]))
-    return dhidden, dhead.astype(head.dtype), np.zeros(targets.shape, jax.dtypes.float0)
+    return dhidden, dhead.sum(0).astype(head.dtype), np.zeros(targets.shape, jax.dtypes.float0)
 
 
 _chunks.defvjp(_forward, _backward)

@@ -35,7 +35,7 @@ def loss_and_grads(model, params, batch):
         hidden = model.hidden(
             params, batch["tokens"], batch["positions"], batch["subtree_end"], dtype=jnp.float32, remat=True
         )
-        logprob, _ = target_logprobs(hidden, model.head(params), batch["targets"], chunk=100)
+        logprob, _ = target_logprobs(hidden, model.head(params), batch["targets"], chunk=100, mesh=model.mesh)
         return -jnp.sum(logprob * batch["weights"]) / jnp.sum(batch["weights"]), hidden
 
     (value, hidden), grads = jax.value_and_grad(loss, has_aux=True)(params)
