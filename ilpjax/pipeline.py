@@ -146,10 +146,10 @@ def run_demo(job: DemoJob) -> None:
         text=str(out / "world" / "corpus.jsonl"),
         out=str(out / "base"),
         seed=job.seed,
-        cpt=TrainConfig(epochs=24, seq_len=256, batch=16, lr=3e-3, warmup=0.05, weight_decay=0.01, remat=False),
+        cpt=TrainConfig(epochs=40, seq_len=64, batch=16, lr=3e-3, warmup=0.05, weight_decay=0.01, remat=False),
     )
     _stage(RunDir(out / "base"), "cpt", [Path(base.text), base], ["model"], lambda: train.run_cpt(base))
-    sft = TrainConfig(epochs=3, seq_len=64, batch=16, lr=1e-4, weight_decay=0.0, remat=False)
+    sft = TrainConfig(epochs=3, seq_len=64, batch=8, lr=2e-4, remat=False)
     job_run = RunJob(
         base=str(out / "base" / "model"),
         rows=str(out / "world" / "rows.jsonl"),
@@ -173,7 +173,7 @@ DEMO_MODEL = {
     "model_type": "qwen2",
     "hidden_size": 128,
     "intermediate_size": 384,
-    "num_hidden_layers": 4,
+    "num_hidden_layers": 3,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "max_position_embeddings": 512,

@@ -11,9 +11,6 @@ from jaxtyping import Array, Bool, Float, Int
 
 Impl = Literal["auto", "reference", "chunked"]
 
-BLOCK = 256  # queries whose scores exist at a time
-_LONG = 1024  # from here on the [seq, seq] scores cost more than the loop over blocks
-
 
 def tree_mask(
     subtree_end: Int[Array, "batch keys"], queries: Int[Array, "queries"]
@@ -30,16 +27,20 @@ def attention(
     v: Float[Array, "batch seq kv dim"],
     subtree_end: Int[Array, "batch seq"],
     impl: Impl = "auto",
-    block: int = BLOCK,
+    block: int | None = None,
 ) -> Float[Array, "batch seq heads dim"]:
     """Softmax attention scaled by dim ** -0.5; heads is a multiple of kv, and keys and values are not repeated.
 
     Scores and softmax in float32, the products in the dtype of the inputs.
-    "reference" holds [seq, seq] scores; "chunked" at most [block, seq], also in the backward pass.
+    "reference" holds [seq, seq] scores; "chunked" at most [block, seq], also in the backward pass. "auto" goes by seq
+    alone, so that a row's numbers do not depend on the batch it is in.
     """
-    if impl == "auto":
-        impl = "reference" if q.shape[1] < _LONG else "chunked"
     batch, seq, heads, dim = q.shape
+    if block is None:
+        # What lies in a CPU's cache; an accelerator wants larger products.
+        block = 128 if jax.default_backend() == "cpu" else 512
+    if impl == "auto":
+        impl = "reference" if seq < 4 * block else "chunked"
     grouped = q.reshape(batch, seq, k.shape[2], heads // k.shape[2], dim)
     if impl == "chunked":
         return _chunked(grouped, k, v, subtree_end, min(block, seq)).reshape(q.shape)

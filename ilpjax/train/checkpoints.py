@@ -1,7 +1,9 @@
 """Checkpoints of a run in progress: Orbax, asynchronous, restored straight to their shardings."""
 
 import contextlib
+import errno
 import logging
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -48,9 +50,15 @@ class Checkpoints:
         return restored.state, restored.loader
 
     def save(self, step: int, state: State, loader: dict[str, Any]) -> None:
-        """Copies the state to the host, then writes in the background. Raises what an earlier write ran into."""
+        """Copies the state to the host, then writes in the background.
+
+        Raises OSError on a full disk, and what an earlier write ran into.
+        """
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), loader=ocp.args.JsonSave(loader))
         with disk_errors(self.folder):
+            # Told before Orbax's threads find out, each with a traceback of its own.
+            if shutil.disk_usage(self.folder).free < sum(x.nbytes for x in jax.tree.leaves(state)):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             self._manager.save(step, args=args, force=True)
 
     def wait(self) -> None:

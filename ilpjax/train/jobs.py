@@ -1,5 +1,10 @@
 """The stages: SFT on rows, pre-training on text."""
 
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
 import jax
 from transformers import PreTrainedTokenizerBase
 
@@ -57,7 +62,7 @@ def run_cpt(job: CPTJob) -> None:
         model, params = load_model(str(base), mesh)
     else:
         assert job.new is not None
-        tokenizer = train_tokenizer(texts, job.new.vocab)
+        tokenizer = new_tokenizer(texts, job.new)
         spec = new_spec(job.new, tokenizer)
         model, params = init_model(spec, jax.random.key(job.seed), mesh)
     examples = text_examples(texts, tokenizer, job.cpt.seq_len)
@@ -67,6 +72,18 @@ def run_cpt(job: CPTJob) -> None:
         model, params, examples, ids, job.cpt, mesh=mesh, seed=job.seed, out=out, name="cpt", made_from=made_from
     )
     save_model(out / "model", model, params, tokenizer=tokenizer)
+
+
+def new_tokenizer(texts: Sequence[str], new: NewModel) -> PreTrainedTokenizerBase:
+    """A tokenizer trained on the text, as everyone will load it from the model's folder.
+
+    `transformers` chooses some families' splitting rule by config.json and not by what is saved (Qwen2's), so the one
+    that was trained may cut text in other places than the one that is read back.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        train_tokenizer(texts, new.vocab).save_pretrained(folder)
+        (Path(folder) / "config.json").write_text(json.dumps(new.config), encoding="utf-8")
+        return load_tokenizer(folder)
 
 
 def new_spec(new: NewModel, tokenizer: PreTrainedTokenizerBase) -> ModelSpec:
