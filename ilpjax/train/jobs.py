@@ -52,6 +52,8 @@ def run_cpt(job: CPTJob) -> None:
     """
     if (job.base is None) == (job.new is None):
         raise InputError("base, new: give one of them, a model to continue from or the config of one to begin")
+    if job.new is not None:  # a config that cannot be built is told before any text is read
+        ModelSpec.from_config(job.new.config | {"vocab_size": job.new.vocab}, "new.config")
     out, mesh = RunDir(job.out), make_mesh(job.mesh)
     check_batch(job.cpt, mesh)
     base = resolve(job.base) if job.base else None
