@@ -10,7 +10,7 @@ from tiny import case_model, numpy_params, one_device, tiny_checkpoint, tiny_spe
 
 from ilpjax.config import MeshConfig
 from ilpjax.models import define, init_model, load_model, param_shardings, save_model, target_logprobs
-from ilpjax.parallel import make_mesh, put_batch
+from ilpjax.parallel import make_mesh, named_sharding, put_batch
 
 BATCH, SEQ = 8, 64
 
@@ -61,6 +61,28 @@ def test_hidden_loss_and_gradients(case: str):
     for ours, plain in zip(jax.tree.leaves(many[1:]), jax.tree.leaves(one[1:]), strict=True):
         plain = np.asarray(plain)
         assert np.abs(np.asarray(ours) - plain).max() <= 2e-5 * np.abs(plain).max()
+
+
+def test_gradient_of_the_head_crosses_devices_once():
+    """Not once a chunk: in the compiled loops no collective carries a [vocab, embed] array."""
+    vocab, embed, mesh = 4096, 32, make_mesh(MeshConfig(fsdp=4, tensor=2), jax.devices()[:8])
+
+    def collectives(over) -> list[str]:
+        def loss(hidden, head, targets):
+            return target_logprobs(hidden, head, targets, chunk=64, mesh=over)[0].sum()
+
+        shapes = ((BATCH, SEQ, embed), jnp.float32), ((vocab, embed), jnp.float32), ((BATCH, SEQ), jnp.int32)
+        axes = ("batch", "seq", None), ("vocab", "embed"), ("batch", "seq")
+        arguments = [
+            jax.ShapeDtypeStruct(shape, dtype, sharding=named_sharding(mesh, names, shape))
+            for (shape, dtype), names in zip(shapes, axes, strict=True)
+        ]
+        text = jax.jit(jax.grad(loss, 1)).lower(*arguments).compile().as_text()
+        lines = [line for line in text.split("ENTRY")[0].splitlines() if "all-reduce(" in line]
+        return [line for line in lines if f"[{vocab // 2},{embed}]" in line or f"[1,{vocab // 2},{embed}]" in line]
+
+    assert collectives(None)  # what the mesh is given for
+    assert not collectives(mesh)
 
 
 def test_parameters_lie_in_parts():
