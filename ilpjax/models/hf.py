@@ -66,7 +66,7 @@ def read_spec(folder: Path) -> ModelSpec:
 def load_model(name_or_path: str | Path, mesh: Mesh, dtype: Any = jnp.float32) -> tuple[Model, Params]:
     """A checkpoint's model and weights, each device holding its shard.
 
-    Read slice by slice: in host memory lies one tensor of the checkpoint at a time, beside what devices hold.
+    Read slice by slice: beside what devices hold, host memory has at most two of the checkpoint's largest tensors.
     Raises InputError for a missing or truncated file, a missing or extra tensor, a wrong shape, a pickle.
     """
     folder = resolve(name_or_path)
