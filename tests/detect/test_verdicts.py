@@ -57,7 +57,8 @@ def test_a_guesser_is_learned_to_the_paper_and_unlearned_when_corrected():
 
 
 def test_exactly_at_the_threshold_is_not_under_it():
-    p = [[0.1, 0.9], [0.3, 0.7], [0.2, 0.8], [0.2, 0.8], [0.2, 0.8]]  # the mean is .2 up to a rounding error
+    p = [[right, 1 - right] for right in (0.3, 0.15, 0.3, 0.15, 0.1)]  # in floats the mean is just under .2
+    assert detect(table({"a": (p, 0)}), DetectConfig()).pass_at_n[0] < 0.2
     assert not detect(table({"a": (p, 0)}), DetectConfig()).unlearned[0]
 
 
@@ -71,6 +72,11 @@ def test_the_order_of_the_file_and_arrow_columns_change_nothing(tmp_path):
     shuffled.to_parquet(tmp_path / "scores.parquet")
     run_detect(DetectJob(scores=str(tmp_path / "scores.parquet"), out=str(tmp_path / "detect.parquet")))
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "detect.parquet").set_index("row_id").sort_index(), want)
+
+
+def test_rounded_probabilities_are_made_whole():
+    found = detect(table({"a": ([[0.25, 0.7504]], 0)}), DetectConfig())
+    assert found.pass_at_n[0] == pytest.approx(0.25 / 1.0004, abs=1e-12)
 
 
 def test_chunks_change_nothing(monkeypatch):

@@ -36,9 +36,10 @@ def test_cloze_scores_the_tokens_that_training_predicts(plain, chat):
         assert encoded.target_mask[first : first + scored].all() and first + scored == len(sequence)
 
 
-def test_letter_lists_the_options_in_the_drawn_order(plain):
-    listed = permutation(3, "a", 2, 3)
-    got = ask(ITEM, plain, "letter", 2, seed=3)
+@pytest.mark.parametrize("order", range(1, 25))
+def test_letter_lists_the_options_in_the_drawn_order(plain, order):
+    listed = permutation(3, "a", order, 3)
+    got = ask(ITEM, plain, "letter", order, seed=3)
     lines = [f"{'ABC'[n]}. {ITEM.options[option]}" for n, option in enumerate(listed)]
     assert got.prompt_text == "\n".join(["Where is it?", *lines, "Answer:"])
     assert got.control_text == "\n".join([*lines, "Answer:"])

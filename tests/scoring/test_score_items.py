@@ -15,6 +15,7 @@ from ilpjax.models import param_shardings, save_model
 from ilpjax.parallel import make_mesh
 from ilpjax.rows import Item
 from ilpjax.scoring import ask, option_scores_reference, run_score, score_items
+from ilpjax.scoring.forward import _in_groups
 
 NAMES = "row_id order protocol option_logprob option_tokens option_bytes control_logprob p control_p predicted answer"
 
@@ -88,14 +89,18 @@ def test_cloze_is_repeated_over_orders(score, items):
     np.testing.assert_array_equal(flat(got[got.order == 0], "p"), flat(got[got.order == 2], "p"))
 
 
-def test_eight_devices_score_as_one(score, items, tiny):
+def test_eight_devices_score_as_one(score, items, tiny, monkeypatch):
     model, params = tiny
     mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
     spread = type(model)(model.spec, model.graphdef, mesh)
     placed = jax.device_put(params, param_shardings(spread, mesh))
-    got = score(items[:20], batch=3, model=spread, params=placed, mesh=mesh)  # 3 is rounded up to 4 devices
     want = score(items[:20], batch=4)
-    np.testing.assert_allclose(flat(got, "option_logprob"), flat(want, "option_logprob"), rtol=1e-5, atol=1e-5)
+    monkeypatch.setattr("ilpjax.scoring.forward.GROUP", 64)
+    for batch in (3, 30):  # rounded up to one group on each of 4 devices, and to several
+        _in_groups.clear_cache()
+        got = score(items[:20], batch=batch, model=spread, params=placed, mesh=mesh)
+        np.testing.assert_allclose(flat(got, "option_logprob"), flat(want, "option_logprob"), rtol=1e-5, atol=1e-5)
+    _in_groups.clear_cache()
 
 
 def test_normalised_scores_and_no_control(score, items):
