@@ -148,7 +148,7 @@ def run_demo(job: DemoJob) -> None:
         seed=job.seed,
         cpt=TrainConfig(epochs=40, seq_len=64, batch=16, lr=3e-3, warmup=0.05, weight_decay=0.01, remat=False),
     )
-    _stage(RunDir(out / "base"), "cpt", [Path(base.text), base], ["model"], lambda: train.run_cpt(base))
+    _stage(RunDir(out / "base"), "cpt", [out / "world" / "corpus.jsonl", base], ["model"], lambda: train.run_cpt(base))
     sft = TrainConfig(epochs=3, seq_len=64, batch=8, lr=2e-4, remat=False)
     job_run = RunJob(
         base=str(out / "base" / "model"),
