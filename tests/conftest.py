@@ -3,8 +3,12 @@
 import os
 from pathlib import Path
 
+ROOT = Path(__file__).parents[1]
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Most of a tiny model's test is compiling it; workers and child processes share what is compiled.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 # Eight fake devices, so that sharding is tested everywhere; code that wants one takes jax.devices()[:1].
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 
@@ -18,7 +22,7 @@ hypothesis.settings.load_profile("ilpjax")
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real data beside the checkout; it is not part of the project."""
-    path = Path(__file__).parents[2] / "shared" / "data"
+    path = ROOT.parent / "shared" / "data"
     if not path.is_dir():
         pytest.skip(f"no real data at {path}")
     return path
