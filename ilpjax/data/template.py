@@ -152,11 +152,11 @@ class Template:
 
     def _content_end(self, tail: str, content: str) -> int | None:
         for body in (content, content.strip()):
-            at = tail.rfind(body) if body.strip() else -1
+            at = tail.find(body) if body.strip() else -1
             while at >= 0:
                 if self._only_specials.fullmatch(tail, at + len(body)):
                     return at + len(body)
-                at = tail.rfind(body, 0, at + len(body) - 1)
+                at = tail.find(body, at + 1)
         at = tail.find(content.strip()) if content.strip() else -1
         return at + len(content.strip()) if at >= 0 else None
 
