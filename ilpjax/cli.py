@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ilpjax import config
-from ilpjax.errors import InputError
+from ilpjax.errors import InputError, TrainingError
 
 
 class Job(NamedTuple):
@@ -21,8 +21,8 @@ class Job(NamedTuple):
 JOBS = {
     "convert": Job(config.ConvertJob, "ilpjax.pipeline:run_convert"),
     "prepare": Job(config.PrepareJob, "ilpjax.pipeline:run_prepare"),
-    "cpt": Job(config.CPTJob, "ilpjax.train:run_cpt"),
-    "sft": Job(config.SFTJob, "ilpjax.train:run_sft"),
+    "cpt": Job(config.CPTJob, "ilpjax.pipeline:run_cpt"),
+    "sft": Job(config.SFTJob, "ilpjax.pipeline:run_sft"),
     "score": Job(config.ScoreJob, "ilpjax.scoring:run_score"),
     "detect": Job(config.DetectJob, "ilpjax.detect:run_detect"),
     "report": Job(config.ReportJob, "ilpjax.report:run_report"),
@@ -57,6 +57,8 @@ def _run(job: Job, args: Sequence[str]) -> int:
         getattr(importlib.import_module(module), function)(settings)
     except InputError as error:
         _fail(2, str(error))
+    except TrainingError as error:
+        _fail(1, str(error))
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM):
             raise

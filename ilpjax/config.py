@@ -71,9 +71,7 @@ class DataConfig(Config):
     template: Literal["auto", "chat", "plain"] = Field(
         "auto", description="how a row becomes text: the tokenizer's chat template where it has one, or plain"
     )
-    max_tokens: int = Field(
-        1024, ge=8, description="longest row, tokens; a longer one is cut and reported as plumbing"
-    )
+    max_tokens: int = Field(1024, ge=8, description="longest row, tokens; a longer one is cut and reported as plumbing")
     limit: int | None = Field(None, ge=1, description="first rows only, rows a file")
     answer_base: Literal["auto", 0, 1] = Field(
         "auto",
@@ -94,32 +92,20 @@ class TrainConfig(Config):
     beta1: float = Field(0.9, ge=0, lt=1, description="AdamW")
     beta2: float = Field(0.95, ge=0, lt=1, description="AdamW")
     clip: float = Field(1.0, gt=0, description="global gradient norm")
-    order: Literal["shuffle", "file"] = Field(
-        "shuffle", description="a seeded shuffle each epoch, or the file's order"
-    )
+    order: Literal["shuffle", "file"] = Field("shuffle", description="a seeded shuffle each epoch, or the file's order")
     remat: bool = Field(True, description="recompute layer activations in the backward pass")
-    dtype: Dtype = Field(
-        "auto", description="compute dtype; auto: bfloat16, float32 on a CPU. Weights stay float32"
-    )
-    loss_chunk: int = Field(1024, ge=1, description="tokens whose logits exist at a time")
+    dtype: Dtype = Field("auto", description="compute dtype; auto: bfloat16, float32 on a CPU. Weights stay float32")
+    loss_chunk: int = Field(1024, ge=1, description="tokens whose logits exist at a time, tokens a device")
     save_every: int = Field(200, ge=1, description="steps between checkpoints")
     keep: int = Field(2, ge=1, description="checkpoints kept")
-    dynamics: bool = Field(
-        True, description="record each row's loss, probability and greedy match at every visit"
-    )
+    dynamics: bool = Field(True, description="record each row's loss, probability and greedy match at every visit")
 
 
 class ScoreConfig(Config):
-    protocol: Protocol = Field(
-        "cloze", description="score each option's text, or its label after a list of options"
-    )
+    protocol: Protocol = Field("cloze", description="score each option's text, or its label after a list of options")
     orders: int = Field(1, ge=1, description="option orders an item; matters for letter")
-    normalise: Normalise = Field(
-        "raw", description="which cloze score gives p: summed, per token, per byte, or PMI"
-    )
-    control: bool = Field(
-        True, description="also score the options without the question: PMI, choices-only control"
-    )
+    normalise: Normalise = Field("raw", description="which cloze score gives p: summed, per token, per byte, or PMI")
+    control: bool = Field(True, description="also score the options without the question: PMI, choices-only control")
     batch: int = Field(8, ge=1, description="token trees a forward pass, over all devices")
     dtype: Dtype = Field("auto", description="compute dtype; auto: bfloat16, float32 on a CPU")
     texts: bool = Field(False, description="also write the exact strings that were scored")
@@ -168,9 +154,7 @@ class SFTJob(Config):
 class NewModel(Config):
     """A model from scratch, for small worlds and tests."""
 
-    config: dict[str, Any] = Field(
-        description="config.json of a supported architecture; vocab_size is filled in"
-    )
+    config: dict[str, Any] = Field(description="config.json of a supported architecture; vocab_size is filled in")
     vocab: int = Field(4096, ge=300, description="byte-level BPE vocabulary trained on the text, tokens")
 
 
@@ -179,9 +163,7 @@ class CPTJob(Config):
 
     base: str | None = Field(None, description="hub name or folder to continue from")
     new: NewModel | None = Field(None, description="or a model to begin")
-    text: str | list[str] = Field(
-        description='files of {"text": ...} lines or plain .txt, .gz too; hub sets by name'
-    )
+    text: str | list[str] = Field(description='files of {"text": ...} lines or plain .txt, .gz too; hub sets by name')
     out: str = Field(description="run directory; the model is written to OUT/model")
     seed: int = Field(0, description="seed of weights and data order")
     split: str = Field("train", description="split of a hub data set")
@@ -194,9 +176,7 @@ class ScoreJob(ScoreConfig):
     """Option log-probs of every item."""
 
     model: str = Field(description="hub name or folder")
-    items: str = Field(
-        description='{"id","question","options","answer"} as JSONL, JSON or Parquet, .gz too; or rows'
-    )
+    items: str = Field(description='{"id","question","options","answer"} as JSONL, JSON or Parquet, .gz too; or rows')
     out: str = Field(description="Parquet file to write")
     seed: int = Field(0, description="seed of the option orders")
     data: DataConfig = DataConfig()
@@ -223,9 +203,7 @@ class RunJob(Config):
     base: str = Field(description="hub name or folder")
     rows: str | list[str] = Field(description="file(s) or hub set(s)")
     out: str = Field(description="run directory")
-    tuned: str | None = Field(
-        None, description="a checkpoint already tuned on these rows; training is skipped"
-    )
+    tuned: str | None = Field(None, description="a checkpoint already tuned on these rows; training is skipped")
     title: str = Field("What was not learned", description="heading of the report")
     seed: int = Field(0, description="seed of everything that is drawn")
     data: DataConfig = DataConfig()
@@ -305,9 +283,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
-        raise InputError(
-            f"{path}{line}: not YAML ({getattr(error, 'problem', None) or 'cannot be read'})"
-        ) from None
+        raise InputError(f"{path}{line}: not YAML ({getattr(error, 'problem', None) or 'cannot be read'})") from None
     if not isinstance(values or {}, dict):
         raise InputError(f"{path}: expected key: value lines")
     return values or {}

@@ -1,4 +1,4 @@
-"""The one error a user is meant to read."""
+"""The errors a user is meant to read."""
 
 
 class InputError(Exception):
@@ -7,3 +7,7 @@ class InputError(Exception):
     The message is one line: where (file, line or key), what is wrong, what would be right.
     The command line prints it and exits with status 2; nothing half-written is left behind.
     """
+
+
+class TrainingError(RuntimeError):
+    """Training went wrong and cannot go on: a loss that is not finite. One line names the step and the rows in it."""

@@ -67,18 +67,17 @@ def run(job: RunJob, scratch: tempfile.TemporaryDirectory[str] | None = None) ->
     prepare(run, job.rows, base, tuned, job.data, job.seed)
     _score(run, "base", base, job)
     if tuned is None:
-        # The rows as prepared, so that training and detection cannot disagree about them.
+        # The rows as prepared, so that training and detection cannot disagree about them; the limit was a file's.
         sft = SFTJob(
             base=job.base,
             rows=str(run / "rows.parquet"),
             out=job.out,
             seed=job.seed,
-            data=job.data,
+            data=job.data.model_copy(update={"limit": None}),
             sft=job.sft,
             mesh=job.mesh,
         )
-        inputs = [run / "rows.parquet", base, job.sft, job.data, job.seed]
-        _stage(run, "sft", inputs, ["tuned"], lambda: train.run_sft(sft))
+        _sft(run, sft)
         tuned = run / "tuned"
     _score(run, "tuned", tuned, job)
     _stage(run, "verdicts", *_verdict_inputs(run), lambda: write_table(run / "verdicts.parquet", verdicts(run)))
@@ -105,9 +104,9 @@ def prepare(
         write_table(run / "items.parquet", data.items_table(items))
         write_table(run / "plumbing.parquet", problems)
 
-    files = [Path(n) if Path(n).is_file() else n for n in ([names] if isinstance(names, str) else names)]
-    vocabularies = [f for folder in (base, tuned) if folder for f in sorted(folder.glob("*token*"))]
-    inputs = [*files, *vocabularies, settings, seed]
+    text = {".json", ".txt", ".model", ".jinja"}  # what tokenizers and chat templates are made of
+    vocabularies = [f for folder in (base, tuned) if folder for f in sorted(folder.iterdir()) if f.suffix in text]
+    inputs = [*_files(names), *vocabularies, settings, seed]
     _stage(run, "prepare", inputs, ["rows.parquet", "items.parquet", "plumbing.parquet"], work)
 
 
@@ -130,6 +129,19 @@ def run_prepare(job: PrepareJob) -> None:
     prepare(run, job.rows, base, None, job.data, job.seed)
 
 
+def run_sft(job: SFTJob) -> None:
+    run = RunDir(job.out)
+    run.start(job)
+    _sft(run, job)
+
+
+def run_cpt(job: CPTJob) -> None:
+    run = RunDir(job.out)
+    run.start(job)
+    base = models.resolve(job.base) if job.base else None
+    _stage(run, "cpt", [*_files(job.text), base, job], ["model"], lambda: train.run_cpt(job))
+
+
 def run_convert(job: ConvertJob) -> None:
     mesh = parallel.make_mesh(job.mesh)
     model, params = models.load_model(job.model, mesh)
@@ -148,7 +160,7 @@ def run_demo(job: DemoJob) -> None:
         seed=job.seed,
         cpt=TrainConfig(epochs=40, seq_len=64, batch=16, lr=3e-3, warmup=0.05, weight_decay=0.01, remat=False),
     )
-    _stage(RunDir(out / "base"), "cpt", [out / "world" / "corpus.jsonl", base], ["model"], lambda: train.run_cpt(base))
+    run_cpt(base)
     sft = TrainConfig(epochs=3, seq_len=64, batch=8, lr=2e-4, remat=False)
     job_run = RunJob(
         base=str(out / "base" / "model"),
@@ -184,8 +196,18 @@ DEMO_MODEL = {
 }
 
 
+def _sft(run: RunDir, job: SFTJob) -> None:
+    inputs = [*_files(job.rows), models.resolve(job.base), job.sft, job.data, job.seed]
+    _stage(run, "sft", inputs, ["tuned"], lambda: train.run_sft(job))
+
+
+def _files(names: str | Sequence[str]) -> list[Path | str]:
+    """Files, which a stage knows by their content, and names of hub sets."""
+    return [Path(name) if Path(name).is_file() else name for name in ([names] if isinstance(names, str) else names)]
+
+
 def _score(run: RunDir, which: str, folder: Path, job: RunJob) -> None:
-    """scores_<which>.parquet, and its verdicts: detect.parquet for the tuned model, detect_base.parquet for the base."""
+    """scores_<which>.parquet and its verdicts: detect.parquet for the tuned model, detect_base.parquet for the base."""
     scores = run / f"scores_{which}.parquet"
     verdict = run / ("detect.parquet" if which == "tuned" else "detect_base.parquet")
 

@@ -49,9 +49,7 @@ class Item:
     options: tuple[str, ...]
     answer: int
     history: tuple[Message, ...] = ()
-    option_sources: tuple[
-        str, ...
-    ] = ()  # an option each: "native", "answer", or the row_id it was taken from
+    option_sources: tuple[str, ...] = ()  # an option each: "native", "answer", or the row_id it was taken from
 
 
 def content_hash(messages: tuple[Message, ...], options: tuple[str, ...] = ()) -> str:

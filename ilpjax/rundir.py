@@ -96,9 +96,7 @@ class RunDir:
         write_text(self / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
         write_json(self / "environment.json", environment())
 
-    def stage(
-        self, name: str, inputs: Sequence[Any], outputs: Sequence[str], run: Callable[[], None]
-    ) -> bool:
+    def stage(self, name: str, inputs: Sequence[Any], outputs: Sequence[str], run: Callable[[], None]) -> bool:
         """Runs a stage unless it finished with the same inputs and its outputs are still there.
 
         Returns whether it ran. The stamp is written last: a killed stage runs again.
@@ -125,9 +123,7 @@ def environment() -> dict[str, Any]:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
     here = Path(__file__).resolve().parent
-    git = subprocess.run(
-        ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-    )
+    git = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),

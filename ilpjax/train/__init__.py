@@ -1,7 +1,6 @@
 """Training: the step, the loop, checkpoints, per-row dynamics; SFT and pre-training as stages."""
 
 from ilpjax.train.jobs import run_cpt, run_sft
-from ilpjax.train.journal import TrainingError
 from ilpjax.train.loop import fit
 from ilpjax.train.optimizer import decay_mask, make_optimizer, schedule
 from ilpjax.train.progress import Progress
@@ -10,7 +9,6 @@ from ilpjax.train.step import State, init_state, loss_and_grads, make_step, stat
 __all__ = [
     "Progress",
     "State",
-    "TrainingError",
     "decay_mask",
     "fit",
     "init_state",

@@ -11,6 +11,7 @@ import pandas as pd
 
 from ilpjax.config import TrainConfig
 from ilpjax.data import Loader
+from ilpjax.errors import TrainingError
 from ilpjax.models import Model, compute_dtype
 from ilpjax.rundir import RunDir
 from ilpjax.train.dynamics import Parts, merge_dynamics, merge_log, visits
@@ -18,10 +19,6 @@ from ilpjax.train.progress import Progress, TensorBoard
 from ilpjax.train.step import NLL, Metrics
 
 SHOWN = 8  # rows named in an error
-
-
-class TrainingError(RuntimeError):
-    """Training cannot go on: the loss or its gradient is no longer a number. One line: the step, the rows in it."""
 
 
 class Journal:

@@ -103,7 +103,8 @@ def batch_sums(
         dtype=compute_dtype(cfg.dtype),
         remat=cfg.remat,
     )
-    logprob, greedy = target_logprobs(hidden, model.head(params), batch["targets"], chunk=cfg.loss_chunk)
+    head, targets = model.head(params), batch["targets"]
+    logprob, greedy = target_logprobs(hidden, head, targets, chunk=cfg.loss_chunk, mesh=model.mesh)
     weights = batch["weights"]
     rows = None
     if cfg.dynamics:

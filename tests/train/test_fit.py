@@ -9,9 +9,9 @@ import small
 from small import model_on, one_device, rows, some_lengths, table_of
 
 from ilpjax.data import Loader
-from ilpjax.errors import InputError
+from ilpjax.errors import InputError, TrainingError
 from ilpjax.rundir import RunDir
-from ilpjax.train import TrainingError, fit
+from ilpjax.train import fit
 from ilpjax.train.journal import not_finite
 from ilpjax.train.step import NLL, Metrics
 
