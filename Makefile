@@ -1,29 +1,42 @@
 PYTHON ?= python3
+# The first Python 3.12 that starts; a pyenv shim may stand in the path and not start.
+NEWEST ?= $(shell for python in python3.12 $(wildcard $(HOME)/.pyenv/versions/3.12.*/bin/python); do \
+	$$python -c 'import sys; print(sys.executable)' 2>/dev/null && break; done)
 VENV ?= .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
 
-.PHONY: demo test check lint format types install golden clean
+.PHONY: install demo test test-newest check format
 
-install: $(STAMP)
+install: $(VENV)/.installed
 
-$(STAMP): pyproject.toml
+# The lower bounds of pyproject.toml, so that they are what the tests ran on.
+$(VENV)/.installed: pyproject.toml .ci/lowest.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --editable '.[test]'
+	$(BIN)/pip install --quiet --editable '.[test]' --constraint .ci/lowest.txt
 	touch $@
 
-demo: $(STAMP)
+.venv-newest/.installed: pyproject.toml
+	@test -n "$(NEWEST)" || { echo "Python 3.12 is needed: make test-newest NEWEST=/path/to/python3.12"; exit 1; }
+	$(NEWEST) -m venv .venv-newest
+	.venv-newest/bin/pip install --quiet --upgrade --editable '.[test]'
+	touch $@
+
+demo: install
 	$(BIN)/python tools/demo.py out=runs/demo
 
 # Lint, format, types, then every test that needs no accelerator.
 test: check
 	$(BIN)/python -m pytest -n auto
 
-check: $(STAMP)
+# The tests again on Python 3.12 and the newest versions of everything, without torch.
+test-newest: .venv-newest/.installed
+	.venv-newest/bin/python -m pytest -n auto
+
+check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: $(STAMP)
+format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
