@@ -115,6 +115,14 @@ def test_file_order_changes_nothing_and_the_seed_does(make_row):
     assert any(item.answer != base[item.row_id].answer for item in make_items(rows, 4, 1))
 
 
+def test_copies_of_an_answer_have_one_source_whatever_the_order(make_row):
+    """No question shares a word with another, so that length alone ranks, and every answer has several rows."""
+    rows = group(make_row, [(f"word{n}", f"answer {n % 6}") for n in range(24)])
+    base = make_items(rows, 4, 0)
+    assert {item.row_id: item for item in make_items(rows[::-1], 4, 0)} == {item.row_id: item for item in base}
+    assert len({source for item in base for source in item.option_sources}) <= 7  # "answer" and six rows
+
+
 def test_only_the_own_data_set_counts(make_row):
     one = group(make_row, [(f"q {n}", f"one {n}") for n in range(5)], dataset="one")
     two = group(make_row, [(f"q {n}", f"two {n}") for n in range(5)], dataset="two")

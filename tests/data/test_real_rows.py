@@ -96,14 +96,16 @@ def test_the_whole_way_to_batches(shared, qwen, kind):
     template = Template.from_tokenizer(qwen, kind)
     with pytest.raises(InputError, match=r"dolly_3k.jsonl.gz:123: the prompt alone has 8\d\d tokens"):
         make_examples(rows, template, qwen, 512)
-    examples, info = make_examples(rows, template, qwen, 1024)
+    examples, info = make_examples(rows, template, qwen, 2048)
     assert info.ends[~info.truncated].all() and 0 < info.truncated.sum() < 300
     for row, example, cut in zip(rows, examples, info.truncated, strict=True):
         text = qwen.decode(example.tokens[example.target_mask])
         if not cut and len(row.messages) == 2:
-            assert text.removesuffix(qwen.eos_token).strip() == row.response.strip()
+            text = text.removesuffix(qwen.eos_token).strip()
+            # One token may hold the end of the prompt and the beginning of the response ("?" and a newline): a target.
+            assert text.endswith(row.response.strip()) and len(text) <= len(row.response.strip()) + 2
     visited = [
-        int(r) for batch in Loader(examples, seq_len=1024, batch=8, epochs=1, seed=0) for r in batch["rows"].ravel()
+        int(r) for batch in Loader(examples, seq_len=2048, batch=8, epochs=1, seed=0) for r in batch["rows"].ravel()
     ]
     assert sorted(r for r in visited if r >= 0) == list(range(len(rows)))
 
