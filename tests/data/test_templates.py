@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ilpjax.data import Template, make_examples, specials_in
+from ilpjax.data import Template, make_examples, specials_in, train_tokenizer
 from ilpjax.errors import InputError
 from ilpjax.rows import Message
 
@@ -212,15 +212,18 @@ def test_scoring_sees_the_tokens_of_training(small, make_row, prompt, options, c
     assert len(scored.shared) + min(scored.prompt_tail) <= len(small(text)["input_ids"]) + 1
 
 
-def test_a_token_across_the_boundary_belongs_to_the_response(small, make_row):
-    """ "\n" and "\n" merge: the prompt ends in one, the response begins with the other."""
-    merged = small("\n\n", add_special_tokens=False)["input_ids"]
-    template = chat(small, None)
-    options = template.encode_options("is it?\n", ["\nyes", "no"])
-    assert small.decode(options.options[1][options.prompt_tail[1] :]) == "no"
-    if len(merged) == 1:
-        assert options.prompt_tail == (0, 1)
-        assert options.options[0][0] == merged[0]
+def test_a_token_across_the_boundary_belongs_to_the_response(make_row):
+    """The prompt's "?" and the response's "??" are one token: a target in training, scored in scoring."""
+    tokenizer = train_tokenizer(["is it??? is it??? no"] * 50, 300)
+    template = chat(tokenizer, "{% for m in messages %}{{ m['content'] }}{% endfor %}")
+    (merged,) = tokenizer("???", add_special_tokens=False)["input_ids"]
+    encoded = template.encode(make_row("is it?", "??"))
+    assert encoded.tokens[encoded.target_mask].tolist() == [merged]
+    options = template.encode_options("is it?", ["??", " no"])
+    assert options.prompt_tail == (0, 1)
+    assert options.options[0].tolist() == [merged]
+    assert tokenizer.decode(options.options[1][:1]) == "?" and tokenizer.decode(options.options[1][1:]) == " no"
+    assert tokenizer.decode(options.shared) == "is it"
 
 
 def test_special_tokens_in_a_row_are_noticed(small, make_row):
