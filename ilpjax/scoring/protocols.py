@@ -47,7 +47,8 @@ def _letter(item: Item, template: Template, order: int, seed: int) -> Ask:
     lines = [f"{LABELS[n]}. {item.options[option]}" for n, option in enumerate(listed)]
     choices = "\n".join([*lines, "Answer:"])
     labels = tuple(LABELS[n] for n in np.argsort(listed))
-    prompt = "\n".join([item.question, choices]) if item.question else choices
+    question = item.question.removesuffix("\nAnswer:")  # native sets end so, and the list says it again
+    prompt = "\n".join([question, choices]) if question else choices
     return _ask(template, (*item.history, Message("user", prompt)), labels, choices)
 
 

@@ -1,5 +1,7 @@
 """The exact strings of each protocol, and p from log-probs."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -52,6 +54,12 @@ def test_the_first_order_is_the_items_own(plain):
     got = ask(ITEM, plain, "letter", 0, seed=3)
     assert got.prompt_text == "Where is it?\nA. in Rome\nB. in Paris\nC. der Süden\nAnswer:"
     assert got.option_texts == (" A", " B", " C")
+
+
+def test_a_native_question_asks_for_the_answer_once(plain):
+    native = replace(ITEM, question="Question: Where is it?\nAnswer:")
+    assert ask(native, plain, "letter", 0, seed=3).prompt_text.count("Answer:") == 1
+    assert ask(native, plain, "cloze", 0, seed=3).prompt_text == native.question
 
 
 ORDER = (5, 7, 0, 6, 4, 3, 1, 2)
