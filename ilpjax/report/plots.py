@@ -137,7 +137,8 @@ def base_against_tuned(judged: Judged) -> Picture:
                 lw=0,
             )
             scale = figure.colorbar(counts, ax=axes, label="rows", fraction=0.04, format="%d")
-            scale.outline.set_visible(False)
+            outline: Any = scale.outline  # some versions' types take it for another class
+            outline.set_visible(False)
             scale.minorticks_off()
         else:
             for learned, colour, label in ((True, ink.tuned, "learned"), (False, ink.unlearned, "not learned")):
