@@ -26,7 +26,7 @@ JOBS = {
     "score": Job(config.ScoreJob, "ilpjax.scoring:run_score"),
     "detect": Job(config.DetectJob, "ilpjax.detect:run_detect"),
     "report": Job(config.ReportJob, "ilpjax.report:run_report"),
-    "run": Job(config.RunJob, "ilpjax.pipeline:run"),
+    "run": Job(config.RunJob, "ilpjax.pipeline:run_and_tell"),
     "world": Job(config.WorldJob, "ilpjax.worlds:run_world"),
     "demo": Job(config.DemoJob, "ilpjax.pipeline:run_demo"),
 }

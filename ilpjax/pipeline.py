@@ -38,6 +38,9 @@ class Study:
         """A line a row: row_id, dataset, prompt, response, learned, pass_at_n, base_pass_at_n, cause, evidence ..."""
         return read_table(self.run / "verdicts.parquet")
 
+    def __str__(self) -> str:
+        return f"{summary(self.rows, 'dataset')}\nreport: {self.run / 'report.html'}"
+
     def save(self, folder: str | Path) -> None:
         """Copies report.html, report.json and verdicts.parquet to `folder`."""
         Path(folder).mkdir(parents=True, exist_ok=True)
@@ -122,6 +125,25 @@ def verdicts(run: RunDir) -> pd.DataFrame:
     return table
 
 
+def summary(table: pd.DataFrame, by: str) -> str:
+    """A line a group: rows, the share that each model gets right, the share unlearned by both rules, plumbing."""
+    columns = {
+        "base_accuracy": "base right",
+        "accuracy": "tuned right",
+        "unlearned": "unlearned",
+        "unlearned_corrected": "corrected",
+    }
+    groups = table.astype({name: float for name in columns}).groupby(by)
+    shares = groups[list(columns)].mean().rename(columns=columns)
+    shares.insert(0, "rows", groups.size())
+    shares["plumbing"] = groups["cause"].agg(lambda cause: (cause == "plumbing").sum())
+    return shares.to_string(float_format=lambda share: f"{share:.2f}")
+
+
+def run_and_tell(job: RunJob) -> None:
+    print(run(job))
+
+
 def run_prepare(job: PrepareJob) -> None:
     run = RunDir(job.out)
     base = models.resolve(job.model)
@@ -172,11 +194,7 @@ def run_demo(job: DemoJob) -> None:
     result = run(job_run).rows
     labels = pd.read_json(out / "world" / "labels.jsonl", lines=True, dtype=False)
     table = result.merge(labels, on="row_id")
-    table["unlearned"] = table["unlearned"].astype(float)
-    shares = table.groupby("planted")[["base_accuracy", "accuracy", "unlearned"]].mean()
-    shares.insert(0, "rows", table.groupby("planted").size())
-    columns = {"base_accuracy": "base right", "accuracy": "tuned right"}
-    print(shares.rename(columns=columns).to_string(float_format=lambda share: f"{share:.2f}"))
+    print(summary(table, "planted"))
     print(f"report: {out / 'report.html'}")
 
 

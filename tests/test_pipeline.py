@@ -40,6 +40,10 @@ def test_a_run_leaves_every_table_and_the_report(finished):
     assert (table["learned"] == ~table["unlearned"]).all()
     for name in ("config.yaml", "environment.json", "report.html", "dynamics.parquet", "scores_base.parquet"):
         assert (study.run / name).is_file(), name
+    told = str(study).splitlines()
+    assert told[-1] == f"report: {study.run / 'report.html'}"
+    assert told[-2].split()[:2] == ["towns", "12"]
+    assert float(told[-2].split()[4]) == pytest.approx(table["unlearned"].mean(), abs=0.005)
     numbers = json.loads((study.run / "report.json").read_text())
     assert numbers["rows"] == len(table)
     assert numbers["unlearned"]["n"] == int(table["unlearned"].sum())
