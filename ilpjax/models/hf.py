@@ -221,8 +221,18 @@ def _gather(params: Params, pieces: list[tuple[Weight, int]], dtype: np.dtype) -
         # Across processes the writer must hold every part; within one, the host puts the parts together.
         several = jax.process_count() > 1 and isinstance(array.sharding, NamedSharding)
         everywhere = replicated(array.sharding.mesh) if several else None
-        arrays.append(np.asarray(_take(array, layer, weight=weight, dtype=dtype, sharding=everywhere)))
+        arrays.append(_on_host(_take(array, layer, weight=weight, dtype=dtype, sharding=everywhere)))
     return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+
+
+def _on_host(x: jax.Array) -> np.ndarray:
+    """Part by part: `np.asarray` of an array in parts may hold all of them on the host beside the whole."""
+    if x.is_fully_replicated:
+        return np.asarray(x)
+    whole = np.empty(x.shape, x.dtype)
+    for shard in x.addressable_shards:
+        whole[shard.index] = np.asarray(shard.data)
+    return whole
 
 
 @functools.partial(jax.jit, static_argnames=("weight", "dtype", "sharding"))

@@ -52,7 +52,7 @@ def test_the_table_against_the_plain_reference(score, items, protocol, kind, tin
             want = option_scores_reference(*tiny, template.encode_options(text, question.option_texts))
             np.testing.assert_allclose(getattr(line, column), want, rtol=1e-5, atol=1e-5)
         p = np.exp(line.option_logprob - np.logaddexp.reduce(line.option_logprob))
-        np.testing.assert_allclose(line.p, p, atol=1e-6)
+        np.testing.assert_allclose(line.p, p, rtol=1e-5, atol=1e-6)
         assert line.predicted == np.argmax(p) and line.answer == item.answer
         assert line.correct == (line.predicted == line.answer) and line.truncated == 0
         expected = [len(o.encode()) for o in item.options] if protocol == "cloze" else [1] * len(item.options)
