@@ -66,8 +66,8 @@ def run(job: RunJob, scratch: tempfile.TemporaryDirectory[str] | None = None) ->
     """From a base, a file and (if there is one) a tuned checkpoint to report.html. Finished stages are not rerun."""
     run = RunDir(job.out)
     base, tuned = models.resolve(job.base), models.resolve(job.tuned) if job.tuned else None
-    run.start(job)
     prepare(run, job.rows, base, tuned, job.data, job.seed)
+    run.start(job)  # not before the rows are known to be right: a refusal leaves nothing
     _score(run, "base", base, job)
     if tuned is None:
         # The rows as prepared, so that training and detection cannot disagree about them; the limit was a file's.
@@ -147,8 +147,8 @@ def run_and_tell(job: RunJob) -> None:
 def run_prepare(job: PrepareJob) -> None:
     run = RunDir(job.out)
     base = models.resolve(job.model)
-    run.start(job)
     prepare(run, job.rows, base, None, job.data, job.seed)
+    run.start(job)
 
 
 def run_sft(job: SFTJob) -> None:

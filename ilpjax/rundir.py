@@ -80,18 +80,18 @@ def fingerprint(*parts: Any) -> str:
 
 
 class RunDir:
-    """A folder of tables and the stages that made them."""
+    """A folder of tables and the stages that made them. Raises InputError where a file stands in its place."""
 
     def __init__(self, path: Path | str):
         self.path = Path(path)
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError(f"out: {self.path} is a file; a folder, or a name not taken yet, would be right")
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
 
     def start(self, config: Config) -> None:
         """Writes the resolved config and the environment, so that the run can be told and repeated."""
-        if self.path.exists() and not self.path.is_dir():
-            raise InputError(f"out: {self.path} is a file, not a folder")
         self.path.mkdir(parents=True, exist_ok=True)
         write_text(self / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
         write_json(self / "environment.json", environment())

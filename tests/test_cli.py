@@ -76,7 +76,12 @@ def test_wrong_rows(text, told, base, tmp_path, capsys):
     file.write_text(text)
     line = refused(capsys, "run", f"base={base}", f"rows={file}", f"out={tmp_path / 'out'}")
     assert pd.Series([line]).str.contains(told).all(), line
-    assert not list(tmp_path.rglob("*.parquet"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_where_the_run_directory_would_be(base, tmp_path, capsys):
+    file = write_rows(tmp_path / "rows.jsonl", rows())
+    assert "is a file" in refused(capsys, "run", f"base={base}", f"rows={file}", f"out={file}")
 
 
 def test_wrong_checkpoints(base, tmp_path, capsys):
