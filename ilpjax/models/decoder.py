@@ -4,17 +4,33 @@ Every weight names its axes; `ilpjax.parallel.RULES` says which mesh axis each g
 a leading axis and scanned.
 """
 
+from typing import Any, Protocol
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
-from ilpjax.models.attention import Impl, attention, precision
+from ilpjax.models.attention import precision
 from ilpjax.models.spec import ModelSpec
 from ilpjax.parallel import constrain
 
 _HIDDEN = ("batch", "seq", None)
+Cache = Any  # a tree of arrays that goes from layer to layer: keys and values of all layers, or None
+
+
+class Attend(Protocol):
+    """How queries meet keys: `attention` on the token tree, or the sampler's cached kind."""
+
+    def __call__(
+        self,
+        q: Float[Array, "batch seq heads dim"],
+        k: Float[Array, "batch seq kv dim"],
+        v: Float[Array, "batch seq kv dim"],
+        cache: Cache,
+        layer: Int[Array, ""],
+    ) -> tuple[Float[Array, "batch seq heads dim"], Cache]: ...
 
 
 def _normal(rngs: nnx.Rngs, std: float, **axes: int) -> nnx.Param:
@@ -76,11 +92,14 @@ class Attention(nnx.Module):
         self.q_norm = _qk_norm(spec, heads=spec.heads)
         self.k_norm = _qk_norm(spec, kv=spec.kv_heads)
 
-    def __call__(self, x: Array, cos: Array, sin: Array, subtree_end: Array, impl: Impl) -> Array:
+    def __call__(
+        self, x: Array, cos: Array, sin: Array, attend: Attend, cache: Cache, layer: Array
+    ) -> tuple[Array, Cache]:
         q, k, v = self.q(x), self.k(x), self.v(x)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
-        return self.o(attention(rotate(q, cos, sin), rotate(k, cos, sin), v, subtree_end, impl))
+        out, cache = attend(rotate(q, cos, sin), rotate(k, cos, sin), v, cache, layer)
+        return self.o(out), cache
 
 
 def _qk_norm(spec: ModelSpec, **heads: int) -> RMSNorm | None:
@@ -111,12 +130,17 @@ class Layer(nnx.Module):
         self.attention_norm = RMSNorm(spec.norm_eps, layers=spec.layers, norm=spec.embed)
         self.mlp_norm = RMSNorm(spec.norm_eps, layers=spec.layers, norm=spec.embed)
 
-    def __call__(self, x: Array, cos: Array, sin: Array, subtree_end: Array, impl: Impl) -> Array:
+    def __call__(
+        self, x: Array, cos: Array, sin: Array, attend: Attend, cache: Cache, layer: Array
+    ) -> tuple[Array, Cache]:
+        attended, cache = self.attention(
+            x if self.post_norm else self.attention_norm(x), cos, sin, attend, cache, layer
+        )
         if self.post_norm:
-            x = x + self.attention_norm(self.attention(x, cos, sin, subtree_end, impl))
-            return x + self.mlp_norm(self.mlp(x))
-        x = x + self.attention(self.attention_norm(x), cos, sin, subtree_end, impl)
-        return x + self.mlp(self.mlp_norm(x))
+            x = x + self.attention_norm(attended)
+            return x + self.mlp_norm(self.mlp(x)), cache
+        x = x + attended
+        return x + self.mlp(self.mlp_norm(x)), cache
 
 
 class Decoder(nnx.Module):
@@ -133,21 +157,24 @@ class Decoder(nnx.Module):
         self,
         tokens: Int[Array, "batch seq"],
         positions: Int[Array, "batch seq"],
-        subtree_end: Int[Array, "batch seq"],
+        attend: Attend,
+        cache: Cache,
         *,
         dtype: jnp.dtype,
         remat: bool,
         mesh: Mesh | None,
-        impl: Impl,
-    ) -> Float[Array, "batch seq embed"]:
+    ) -> tuple[Float[Array, "batch seq embed"], Cache]:
         angle = positions[..., None].astype(jnp.float32) * self.spec.rope.inv_freq(self.spec.head_dim)
         cos, sin = jnp.cos(angle), jnp.sin(angle)
         x = constrain(self.embedding[...][tokens].astype(dtype), mesh, _HIDDEN)
         definition, stacked = nnx.split(self.layers)
 
-        def body(x: Array, weights: nnx.State) -> tuple[Array, None]:
-            x = nnx.merge(definition, weights)(x, cos, sin, subtree_end, impl)
-            return constrain(x, mesh, _HIDDEN), None
+        def body(carry: tuple[Array, Cache], weights: tuple[nnx.State, Array]) -> tuple[tuple[Array, Cache], None]:
+            x, cache = carry
+            x, cache = nnx.merge(definition, weights[0])(x, cos, sin, attend, cache, weights[1])
+            return (constrain(x, mesh, _HIDDEN), cache), None
 
-        x, _ = jax.lax.scan(jax.checkpoint(body) if remat else body, x, stacked)
-        return self.norm(x)
+        # The cache is carried, not scanned over: a carry is updated in place, a scanned output is copied every step.
+        layers = stacked, jnp.arange(self.spec.layers)
+        (x, cache), _ = jax.lax.scan(jax.checkpoint(body) if remat else body, (x, cache), layers)
+        return self.norm(x), cache

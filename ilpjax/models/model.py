@@ -11,8 +11,8 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from ilpjax.config import Dtype
-from ilpjax.models.attention import Impl, precision
-from ilpjax.models.decoder import Decoder
+from ilpjax.models.attention import Impl, attention, precision
+from ilpjax.models.decoder import Attend, Cache, Decoder
 from ilpjax.models.spec import ModelSpec
 from ilpjax.parallel import named_sharding
 
@@ -49,8 +49,27 @@ class Model:
         Raises InputError where the family would change its attention beyond its context (Qwen's dynamic NTK).
         """
         self.spec.check_positions(tokens.shape[1])
+        attend = lambda q, k, v, cache, layer: (attention(q, k, v, subtree_end, impl), cache)
+        return self.cached(params, tokens, positions, attend, None, dtype=dtype, remat=remat)[0]
+
+    def cached(
+        self,
+        params: Params,
+        tokens: Int[Array, "batch seq"],
+        positions: Int[Array, "batch seq"],
+        attend: Attend,
+        cache: Cache,
+        *,
+        dtype: Any,
+        remat: bool = False,
+    ) -> tuple[Float[Array, "batch seq embed"], Cache]:
+        """(hidden states after the final norm, the cache as the last layer's `attend` returned it).
+
+        `attend(q, k, v, cache, layer)` gives one layer's attention and the cache for the next: prefill writes its keys
+        and values into the buffers of all layers, a decode step reads and extends them.
+        """
         decoder = nnx.merge(self.graphdef, params)
-        return decoder(tokens, positions, subtree_end, dtype=jnp.dtype(dtype), remat=remat, mesh=self.mesh, impl=impl)
+        return decoder(tokens, positions, attend, cache, dtype=jnp.dtype(dtype), remat=remat, mesh=self.mesh)
 
     def head(self, params: Params) -> Float[Array, "vocab embed"]:
         """The matrix that turns hidden states into logits: the embedding where they are tied."""
