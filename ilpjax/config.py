@@ -17,6 +17,8 @@ from ilpjax.errors import InputError
 Dtype = Literal["auto", "float32", "bfloat16"]
 Protocol = Literal["cloze", "letter"]
 Normalise = Literal["raw", "token", "byte", "pmi"]
+AttentionImpl = Literal["auto", "reference", "chunked", "tree", "splash", "cudnn"]
+_ATTENTION = "how attention is computed; auto: by device and shape, printed at start"
 
 
 class Config(BaseModel):
@@ -95,6 +97,7 @@ class TrainConfig(Config):
     order: Literal["shuffle", "file"] = Field("shuffle", description="a seeded shuffle each epoch, or the file's order")
     remat: bool = Field(True, description="recompute layer activations in the backward pass")
     dtype: Dtype = Field("auto", description="compute dtype; auto: bfloat16, float32 on a CPU. Weights stay float32")
+    attention: AttentionImpl = Field("auto", description=_ATTENTION)
     loss_chunk: int = Field(1024, ge=1, description="tokens whose logits exist at a time, tokens a device")
     save_every: int = Field(200, ge=1, description="steps between checkpoints")
     keep: int = Field(2, ge=1, description="checkpoints kept")
@@ -106,9 +109,26 @@ class ScoreConfig(Config):
     orders: int = Field(1, ge=1, description="option orders an item; matters for letter")
     normalise: Normalise = Field("raw", description="which cloze score gives p: summed, per token, per byte, or PMI")
     control: bool = Field(True, description="also score the options without the question: PMI, choices-only control")
-    batch: int = Field(8, ge=1, description="token trees a forward pass, over all devices")
+    batch: int = Field(8, ge=1, description="packed sequences a forward pass, over all devices")
+    pack: bool = Field(True, description="several items in one sequence; false: each alone")
     dtype: Dtype = Field("auto", description="compute dtype; auto: bfloat16, float32 on a CPU")
+    attention: AttentionImpl = Field("auto", description=_ATTENTION)
     texts: bool = Field(False, description="also write the exact strings that were scored")
+
+
+class SampleConfig(Config):
+    samples: int = Field(5, ge=1, description="N: answers drawn a row")
+    new_tokens: int = Field(64, ge=1, description="longest answer, tokens")
+    decode: Literal["sample", "greedy", "beam"] = Field("sample", description="beam: the `samples` best beams")
+    temperature: float = Field(1.0, gt=0, description="of the draws")
+    top_p: float = Field(1.0, gt=0, le=1, description="nucleus: the smallest set of tokens with this probability")
+    stop: list[str] = Field([], description="texts that end an answer, beside the end-of-text tokens")
+    batch: int = Field(8, ge=1, description="prompts at a time, over all devices")
+    metric: Literal["auto", "em", "f1", "rouge_l", "choice"] = Field(
+        "auto", description="how an answer is matched; auto: choice for items with options, else by the reference"
+    )
+    threshold: float = Field(0.5, gt=0, le=1, description="f1, rouge_l: an answer counts as right from here on")
+    dtype: Dtype = Field("auto", description="compute dtype; auto: bfloat16, float32 on a CPU")
 
 
 class DetectConfig(Config):
@@ -183,6 +203,17 @@ class ScoreJob(ScoreConfig):
     mesh: MeshConfig = MeshConfig()
 
 
+class SampleJob(SampleConfig):
+    """N answers a row from one prefill, each with its confidence and whether it matches the reference."""
+
+    model: str = Field(description="hub name or folder")
+    rows: str = Field(description="rows or items, as for score and sft")
+    out: str = Field(description="Parquet file to write")
+    seed: int = Field(0, description="seed of the draws")
+    data: DataConfig = DataConfig()
+    mesh: MeshConfig = MeshConfig()
+
+
 class DetectJob(DetectConfig):
     """Verdicts from scores."""
 
@@ -229,10 +260,40 @@ class DemoJob(Config):
     people: int = Field(160, ge=16, description="people in the world")
 
 
+class PlanJob(Config):
+    """What a job needs on a TPU slice, compiled ahead of time on any machine: memory, floors, time, MFU."""
+
+    model: str | None = Field(None, description="hub name or folder; only its config.json is read")
+    config: dict[str, Any] | None = Field(None, description="or config.json written out")
+    topology: str = Field(description="TPU slice: v5e:4x4, v5p:4x4x4, v6e:2x4, ...")
+    job: Literal["sft", "score", "sample"] = Field("sft", description="whose step is compiled")
+    json_: bool = Field(False, alias="json", description="print JSON instead of a table")
+    mesh: MeshConfig = MeshConfig()
+    sft: TrainConfig = TrainConfig()
+    score: ScoreConfig = ScoreConfig()
+    sample: SampleConfig = SampleConfig()
+
+
+class BenchJob(Config):
+    """Ours and the peer in turn, on the same model, rows and dtype: the ratio and its spread."""
+
+    what: Literal["scoring", "sampling", "sft"] = Field(description="what is timed; given as the first word")
+    model: str | None = Field(None, description="folder or hub name; none: a Qwen2-shaped one with random weights")
+    prompt: int = Field(256, ge=8, description="prompt, tokens")
+    options: int = Field(4, ge=2, description="scoring: options an item")
+    option_tokens: int = Field(8, ge=1, description="scoring: tokens an option")
+    samples: int = Field(16, ge=1, description="sampling: N")
+    new_tokens: int = Field(32, ge=1, description="sampling: tokens a sample")
+    rounds: int = Field(5, ge=5, description="timed rounds, ours and the peer in turn")
+    json_: bool = Field(False, alias="json", description="print one JSON object a line")
+    seed: int = Field(0, description="seed of weights and texts")
+
+
 def describe(cls: type[Config], prefix: str = "") -> list[tuple[str, str, str, str]]:
     """(dotted key, type, default, description) of every key; what `--help` prints."""
     lines = []
     for name, field in cls.model_fields.items():
+        name = field.alias or name
         section = _section(field.annotation)
         if section is not None and not field.is_required() and field.default is not None:
             default = field.default
