@@ -15,10 +15,11 @@ $(VENV)/.installed: pyproject.toml .ci/lowest.txt
 	$(BIN)/pip install --quiet --editable '.[test]' --constraint .ci/lowest.txt
 	touch $@
 
+# libtpu comes with [tpu]: it compiles for TPU slices on any machine.
 .venv-newest/.installed: pyproject.toml
 	@test -n "$(NEWEST)" || { echo "Python 3.12 is needed: make test-newest NEWEST=/path/to/python3.12"; exit 1; }
 	$(NEWEST) -m venv .venv-newest
-	.venv-newest/bin/pip install --quiet --upgrade --editable '.[test]'
+	.venv-newest/bin/pip install --quiet --upgrade --editable '.[test,tpu]'
 	touch $@
 
 demo: install
@@ -28,7 +29,7 @@ demo: install
 test: check
 	$(BIN)/python -m pytest -n auto
 
-# The tests again on Python 3.12 and the newest versions of everything, without torch.
+# The tests again on Python 3.12 and the newest versions of everything, without torch and with the TPU compiler.
 test-newest: .venv-newest/.installed
 	.venv-newest/bin/python -m pytest -n auto
 
