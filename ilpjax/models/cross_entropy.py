@@ -76,8 +76,13 @@ def _chunks(mesh: Mesh | None, hidden: Array, head: Array, targets: Array) -> tu
     return _forward(mesh, hidden, head, targets)[0]
 
 
+def _gathered(mesh: Mesh | None, head: Array, dtype: jnp.dtype) -> Array:
+    """The head as a chunk multiplies with it. Said here, or the compiler gathers it anew in every turn of the loop."""
+    return constrain(head.astype(dtype), mesh, ("vocab", None))
+
+
 def _forward(mesh: Mesh | None, hidden: Array, head: Array, targets: Array):
-    weights = head.astype(hidden.dtype)
+    weights = _gathered(mesh, head, hidden.dtype)
 
     def body(_, chunk):
         x, target = chunk
@@ -92,7 +97,7 @@ def _forward(mesh: Mesh | None, hidden: Array, head: Array, targets: Array):
 
 def _backward(mesh: Mesh | None, saved, cotangents):
     hidden, head, targets, lse = saved
-    weights, exact = head.astype(hidden.dtype), precision(hidden.dtype)
+    weights, exact = _gathered(mesh, head, hidden.dtype), precision(hidden.dtype)
     dot = functools.partial(jnp.einsum, precision=exact, preferred_element_type=jnp.float32)
 
     def apart(x: Array) -> Array:
@@ -108,7 +113,9 @@ def _backward(mesh: Mesh | None, saved, cotangents):
 
     zero = apart(jnp.zeros((hidden.shape[1], *head.shape), jnp.float32))
     dhead, dhidden = jax.lax.scan(body, zero, (hidden, targets, lse, cotangents[0]))
-    return dhidden, dhead.sum(0).astype(head.dtype), np.zeros(targets.shape, jax.dtypes.float0)
+    # Cut as the head is: a reduce-scatter, not an all-reduce of which each device keeps a part.
+    dhead = constrain(dhead.sum(0), mesh, ("vocab", "embed"))
+    return dhidden, dhead.astype(head.dtype), np.zeros(targets.shape, jax.dtypes.float0)
 
 
 _chunks.defvjp(_forward, _backward)
