@@ -8,6 +8,7 @@ from typing import Literal
 
 import jinja2
 import numpy as np
+import tokenizers
 from jaxtyping import Bool, Int32
 from transformers import PreTrainedTokenizerBase
 
@@ -91,14 +92,21 @@ class Template:
     def response_text(self, messages: Sequence[Message], response: str) -> str:
         """The exact text so that `prompt_text(messages) + response_text(messages, response)` is what is trained on and
         scored: with the leading space of plain, without what ends the turn."""
+        return self.ask(messages, [response])[1][0]
+
+    def ask(self, messages: Sequence[Message], responses: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+        """(prompt_text, response_text of each response)."""
         prompt = self.prompt_text(messages)
         if self.kind == "plain":
-            return _glue(prompt, response) + response
-        whole = self._render([*messages, Message("assistant", response)])
-        if not whole.startswith(prompt):
-            raise InputError(_BROKEN)
-        tail = whole[len(prompt) :]
-        return tail[: self._turn(tail, response)[0]]
+            return prompt, tuple(_glue(prompt, response) + response for response in responses)
+        texts = []
+        for response in responses:
+            whole = self._render([*messages, Message("assistant", response)])
+            if not whole.startswith(prompt):
+                raise InputError(_BROKEN)
+            tail = whole[len(prompt) :]
+            texts.append(tail[: self._turn(tail, response)[0]])
+        return prompt, tuple(texts)
 
     def render(self, row: Row) -> Rendered:
         """Raises InputError (naming the row) when the chat template refuses it or leaves no way to tell its target."""
@@ -199,15 +207,29 @@ class Template:
 
         A token belongs to the response exactly when it ends after the prompt's last character.
         """
-        sequences, cuts = [], []
-        for ids, offsets in self._tokenize([prompt_text + text for text in response_texts]):
-            cut = int(np.argmax(offsets[:, 1] > len(prompt_text))) if len(ids) else 0
-            if not len(ids) or offsets[cut, 1] <= len(prompt_text):
-                cut = len(ids)  # an empty response
-            sequences.append(np.concatenate([self._bos, ids]).astype(np.int32))
-            cuts.append(cut + len(self._bos))
+        return self.encode_many([(prompt_text, response_texts)])[0]
+
+    def encode_many(self, asked: Sequence[tuple[str, Sequence[str]]]) -> list[OptionTokens]:
+        """`encode_options` for many prompts at once: the tokenizer works on them in parallel."""
+        texts = [(prompt, prompt + response) for prompt, responses in asked for response in responses]
+        backend = self.tokenizer.backend_tokenizer
+        backend.no_truncation()
+        backend.no_padding()
+        # Not through the wrapper, which makes Python lists of every token's offsets and masks.
+        encodings = backend.encode_batch([text for _, text in texts], add_special_tokens=False)
+        cuts = [self._cut(encoding, prompt) for (prompt, _), encoding in zip(texts, encodings, strict=True)]
+        ids = [np.asarray([*self._bos, *encoding.ids], np.int32) for encoding in encodings]
+        made, at = [], 0
+        for _, responses in asked:
+            here = slice(at, at + len(responses))
+            made.append(self._options(ids[here], [cut + len(self._bos) for cut in cuts[here]]))
+            at += len(responses)
+        return made
+
+    def _options(self, sequences: list[np.ndarray], cuts: list[int]) -> OptionTokens:
         if min(cuts) == 0:
-            sequences = [np.concatenate([[self._start], s]).astype(np.int32) for s in sequences]
+            start = np.asarray([self._start], np.int32)
+            sequences = [np.concatenate([start, s]) for s in sequences]
             cuts = [cut + 1 for cut in cuts]
         shared = _common_prefix([s[:cut] for s, cut in zip(sequences, cuts, strict=True)])
         return OptionTokens(
@@ -215,6 +237,14 @@ class Template:
             options=tuple(s[shared:] for s in sequences),
             prompt_tail=tuple(cut - shared for cut in cuts),
         )
+
+    def _cut(self, encoding: tokenizers.Encoding, prompt: str) -> int:
+        """The first token that ends after the prompt; the number of tokens where none does (an empty response)."""
+        token = encoding.char_to_token(len(prompt))
+        if token is None:  # the tokenizer drops that character
+            ends = [end for _, end in encoding.offsets]
+            token = next((n for n, end in enumerate(ends) if end > len(prompt)), len(ends))
+        return token
 
     def documents(self, texts: Sequence[str]) -> list[Int32[np.ndarray, " n"]]:
         """Tokens of whole texts: what the tokenizer puts before one, the text, EOS."""

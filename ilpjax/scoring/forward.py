@@ -1,5 +1,6 @@
 """Log-probs of options, from the token tree."""
 
+import time
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -10,28 +11,61 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
+from ilpjax.config import AttentionImpl
 from ilpjax.data import OptionTokens
-from ilpjax.models import Model, Params, target_logprobs
-from ilpjax.parallel import constrain, put_batch, replicated
-from ilpjax.scoring.tree import Tree, next_power, stack
+from ilpjax.models import Model, Params
+from ilpjax.parallel import batch_sharding, constrain, put_batch, replicated
+from ilpjax.scoring.pack import Row, Shape, stack
+from ilpjax.scoring.tree import SHORTEST, next_power
 
-CHUNK = 1024  # targets whose logits exist at a time
-GROUP = 1024  # tokens a device works on at a time
+CHUNK = 1024  # places of a device whose logits exist at a time
 
 
 def option_scores(
-    model: Model, params: Params, batch: dict[str, Int[Array, "batch _"]], dtype: Any
+    model: Model,
+    params: Params,
+    batch: dict[str, Int[Array, "batch _"]],
+    dtype: Any,
+    impl: AttentionImpl = "auto",
+    mesh: Mesh | None = None,
 ) -> Float[Array, "batch targets"]:
     """Log-prob of each option in nats, float32, summed over its tokens; columns beyond the options are 0.
 
-    `batch` is what `tree.stack` makes. Logits exist for targets only, never for other positions.
+    `batch` is what `stack` makes. Logits exist where something is predicted from, never at other positions, and for
+    `CHUNK` places of a device at a time.
     """
-    hidden = model.hidden(params, batch["tokens"], batch["positions"], batch["subtree_end"], dtype=dtype)
-    predictors = jnp.take_along_axis(hidden, batch["index"][..., None], axis=1)
-    logprob, _ = target_logprobs(predictors, model.head(params), batch["target"], chunk=CHUNK)
+    hidden = model.hidden(params, batch["tokens"], batch["positions"], batch["subtree_end"], dtype=dtype, impl=impl)
+    head = model.head(params).astype(dtype)
+    pick = lambda x, index: jnp.take_along_axis(x, index[..., None], axis=1)
+    at_places = pick(hidden, batch["places"])
+    predictors = pick(at_places, batch["at"])
+    # A target's own logit is one row of the head: cheaper than looking it up among all logits of its place.
+    logits = jnp.sum(predictors.astype(jnp.float32) * head[batch["target"]].astype(jnp.float32), axis=-1)
+    logprob = logits - jnp.take_along_axis(_log_normaliser(at_places, head, mesh), batch["at"], axis=1)
     columns = batch["target"].shape[1]
     add = lambda values, option: jax.ops.segment_sum(values, option, num_segments=columns + 1)[:columns]
     return jax.vmap(add)(logprob, batch["option"])
+
+
+def _log_normaliser(
+    x: Float[Array, "batch places embed"], head: Float[Array, "vocab embed"], mesh: Mesh | None
+) -> Float[Array, "batch places"]:
+    """log sum exp of the logits, a part of each sequence's places at a time, so that a batch cut over devices stays."""
+    batch, places, _ = x.shape
+    ways = mesh.shape["data"] * mesh.shape["fsdp"] if mesh is not None else 1
+    steps = -(-batch * places // (CHUNK * ways))
+
+    def one(part: Array) -> Array:
+        exact = jax.lax.Precision.HIGHEST if part.dtype == jnp.float32 else None
+        logits = jnp.einsum("bpd,vd->bpv", part, head, precision=exact, preferred_element_type=jnp.float32)
+        return jax.nn.logsumexp(logits, axis=-1)
+
+    if steps == 1:  # not a loop of one: a CPU runs what is inside a loop on one core
+        return one(x)
+    step = -(-places // steps)
+    padded = jnp.pad(x, ((0, 0), (0, steps * step - places), (0, 0)))
+    parts = jnp.moveaxis(padded.reshape(batch, steps, step, -1), 1, 0)
+    return jnp.moveaxis(jax.lax.map(one, parts), 0, 1).reshape(batch, -1)[:, :places]
 
 
 def option_scores_reference(
@@ -45,7 +79,7 @@ def option_scores_reference(
     for option, tail in zip(tokens.options, tokens.prompt_tail, strict=True):
         sequence = np.concatenate([tokens.shared, option])
         size, first = len(sequence), len(tokens.shared) + tail
-        width = next_power(size, 32)
+        width = next_power(size, SHORTEST)
         padded = jnp.asarray(np.pad(sequence, (0, width - size)))[None]
         logits = _logits(model, params, padded, jnp.arange(width)[None], jnp.full((1, width), width), dtype=dtype)
         logprob = np.asarray(jax.nn.log_softmax(logits[0]))
@@ -56,77 +90,67 @@ def option_scores_reference(
 _logits = jax.jit(Model.logits, static_argnums=0, static_argnames="dtype")
 
 
-def group(shape: tuple[int, int]) -> int:
-    """Trees of this shape that a device works on at a time.
-
-    It does not depend on the batch size: a matrix product may round otherwise when it has other dimensions.
-    """
-    return max(1, GROUP // shape[0])
-
-
 # Jitted once for the process: the tuned model of a run has the base's shapes, and compiles nothing anew.
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def _in_groups(model: Model, dtype: Any, mesh: Mesh, params: Params, batch: dict[str, Array]) -> Array:
-    """`option_scores` of a large batch: each device's trees a group at a time."""
-    trees, length = batch["tokens"].shape
-    ways, size = mesh.shape["data"] * mesh.shape["fsdp"], group((length, 0))
-    steps = trees // (ways * size)
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def score_batch(
+    model: Model,
+    dtype: Any,
+    mesh: Mesh,
+    impl: AttentionImpl,
+    params: Params,
+    batch: dict[str, Int[Array, "batch _"]],
+) -> Float[Array, "batch targets"]:
+    """`option_scores` over the devices of a mesh: the batch cut over data x fsdp, the scores whole on every device.
 
-    def cut(x: Array) -> Array:
-        """[ways * steps * size, ...] -> [steps, ways * size, ...]: every tree stays on its device."""
-        return x.reshape(ways, steps, size, -1).swapaxes(0, 1).reshape(steps, ways * size, -1)
-
-    def one(part: dict[str, Array]) -> Array:
-        part = {name: constrain(x, mesh, ("batch", "seq")) for name, x in part.items()}
-        return option_scores(model, params, part, dtype)
-
-    scores = jax.lax.map(one, {name: cut(x) for name, x in batch.items()})
-    scores = scores.reshape(steps, ways, size, -1).swapaxes(0, 1).reshape(trees, -1)
+    To compile it for a topology, give shapes for arrays: `score_batch.lower(model, dtype, mesh, impl, params_shapes,
+    batch_shapes(mesh, rows, shape))`.
+    """
+    batch = {name: constrain(x, mesh, ("batch", None)) for name, x in batch.items()}
+    scores = option_scores(model, params, batch, dtype, impl, mesh)
     # Replicated: every process reads all scores, the first one writes them.
     return jax.lax.with_sharding_constraint(scores, replicated(mesh))
 
 
+def batch_shapes(mesh: Mesh, rows: int, shape: Shape) -> dict[str, jax.ShapeDtypeStruct]:
+    """The `batch` of `score_batch` as shapes: `rows` packed sequences over all devices."""
+    sharding = batch_sharding(mesh)
+    arrays = stack([], rows, shape)
+    return {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding) for name, x in arrays.items()}
+
+
 class Scorer:
-    """Scores trees in batches of one shape each. `shapes` are those met so far: one compilation each."""
+    """Scores packed sequences, `rows` a pass. `shapes` are those met so far: one compilation each.
 
-    def __init__(self, model: Model, params: Params, mesh: Mesh, *, batch: int, dtype: Any):
-        self._ways = mesh.shape["data"] * mesh.shape["fsdp"]
-        self.shapes: set[tuple[int, int]] = set()
-        self._mesh, self._params, self._batch = mesh, params, batch
-        self._run = partial(_in_groups, model, dtype, mesh)
+    `compiling`: seconds that first calls took, which is the time of compiling where nothing was compiled before.
+    """
 
-    def batch(self, shape: tuple[int, int]) -> int:
-        """Trees a call: what was asked for, rounded up to whole groups on every device."""
-        whole = group(shape) * self._ways
-        return -(-self._batch // whole) * whole
+    def __init__(
+        self, model: Model, params: Params, mesh: Mesh, *, batch: int, dtype: Any, impl: AttentionImpl = "auto"
+    ):
+        ways = mesh.shape["data"] * mesh.shape["fsdp"]
+        self.rows = -(-batch // ways) * ways
+        self.shapes: set[Shape] = set()
+        self.compiling = 0.0
+        self.platform = mesh.devices.flat[0].platform
+        self._mesh = mesh
+        self._run = partial(score_batch, model, dtype, mesh, impl, params)
 
-    def submit(self, trees: Sequence[Tree]) -> list[tuple[list[int], jax.Array]]:
-        """Starts the work and returns at once: (which trees, their scores to come)."""
-        groups: dict[tuple[int, int], list[int]] = {}
-        for n, tree in enumerate(trees):
-            groups.setdefault(tree.shape, []).append(n)
-        pending = []
-        for shape, members in sorted(groups.items()):
+    def __str__(self) -> str:
+        shapes = ", ".join(map(str, sorted(self.shapes)))
+        return f"{len(self.shapes)} shape{'s' * (len(self.shapes) > 1)} ({shapes}), compiled in {self.compiling:.1f} s"
+
+    def arrays(self, rows: Sequence[Row], shape: Shape) -> dict[str, np.ndarray]:
+        """This process's share of a batch."""
+        arrays = stack(rows, self.rows, shape)
+        share = self.rows // jax.process_count()
+        mine = slice(share * jax.process_index(), share * (jax.process_index() + 1))
+        return {name: array[mine] for name, array in arrays.items()}
+
+    def submit(self, arrays: dict[str, np.ndarray], shape: Shape) -> jax.Array:
+        """Starts the work and returns at once: scores [rows, targets] to come, for `unstack`."""
+        start = time.monotonic()
+        scores = self._run(put_batch(self._mesh, arrays))
+        if shape not in self.shapes:
             self.shapes.add(shape)
-            batch = self.batch(shape)
-            for start in range(0, len(members), batch):
-                part = members[start : start + batch]
-                arrays = stack([trees[n] for n in part], batch, shape)
-                pending.append((part, self._run(self._params, put_batch(self._mesh, self._mine(arrays)))))
-        return pending
-
-    def collect(
-        self, trees: Sequence[Tree], pending: list[tuple[list[int], jax.Array]]
-    ) -> list[Float[np.ndarray, " options"]]:
-        """Waits for `submit`; a tree's option log-probs each, in the order of `trees`."""
-        scores: list[np.ndarray] = [np.empty(0)] * len(trees)
-        for members, result in pending:
-            for n, row in zip(members, np.asarray(result), strict=False):
-                scores[n] = row[: trees[n].options]
+            self.compiling += time.monotonic() - start
         return scores
-
-    def _mine(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """This process's rows of the batch."""
-        share = len(arrays["tokens"]) // jax.process_count()
-        rows = slice(share * jax.process_index(), share * (jax.process_index() + 1))
-        return {name: array[rows] for name, array in arrays.items()}

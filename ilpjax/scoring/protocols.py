@@ -53,9 +53,10 @@ def _letter(item: Item, template: Template, order: int, seed: int) -> Ask:
 
 
 def _ask(template: Template, messages: tuple[Message, ...], responses: tuple[str, ...], control: str) -> Ask:
+    prompt_text, option_texts = template.ask(messages, responses)
     return Ask(
-        prompt_text=template.prompt_text(messages),
-        option_texts=tuple(template.response_text(messages, response) for response in responses),
+        prompt_text=prompt_text,
+        option_texts=option_texts,
         option_bytes=tuple(len(response.encode()) for response in responses),
         control_text=template.prompt_text((Message("user", control),)),
     )
@@ -70,12 +71,12 @@ def permutation(seed: int, row_id: str, order: int, options: int) -> Int[np.ndar
 
 
 def option_probabilities(
-    logprob: Float[np.ndarray, " options"],
-    tokens: Int[np.ndarray, " options"],
-    nbytes: Int[np.ndarray, " options"],
-    control: Float[np.ndarray, " options"] | None,
+    logprob: Float[np.ndarray, "*items options"],
+    tokens: Int[np.ndarray, "*items options"],
+    nbytes: Int[np.ndarray, "*items options"],
+    control: Float[np.ndarray, "*items options"] | None,
     normalise: Normalise,
-) -> Float[np.ndarray, " options"]:
+) -> Float[np.ndarray, "*items options"]:
     """Softmax over options of the chosen score, in nats: summed (raw), a token, a byte, or less the control (pmi).
 
     An option without a token cannot be picked: its p is 0 (uniform where no option has one). Raises ValueError for
@@ -90,6 +91,7 @@ def option_probabilities(
         if control is None:
             raise ValueError("pmi needs the control")
         score = score - control
-    score = np.where(tokens > 0, score, -np.inf) if np.any(tokens > 0) else np.zeros(len(score))
-    weights = np.exp(score - score.max())
-    return weights / weights.sum()
+    score = np.where(tokens > 0, score, -np.inf)
+    score = np.where(np.any(tokens > 0, axis=-1, keepdims=True), score, 0.0)
+    weights = np.exp(score - score.max(axis=-1, keepdims=True))
+    return weights / weights.sum(axis=-1, keepdims=True)

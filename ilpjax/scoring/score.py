@@ -1,60 +1,52 @@
 """Items in, option log-probs out as Parquet: streamed, in the order of the items."""
 
+import sys
+import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Sized
-from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from ilpjax import parallel
 from ilpjax.config import ScoreConfig, ScoreJob
 from ilpjax.data import Template, check_tokenizer, load_tokenizer, read_items
 from ilpjax.errors import InputError
-from ilpjax.models import Model, Params, compute_dtype, load_model
+from ilpjax.models import Model, Params, compute_dtype, load_model, resolve
 from ilpjax.rows import Item
-from ilpjax.rundir import replacing
+from ilpjax.rundir import fingerprint
+from ilpjax.scoring.ahead import ahead
 from ilpjax.scoring.forward import Scorer
-from ilpjax.scoring.progress import Advance, progress
-from ilpjax.scoring.protocols import Ask, ask, option_probabilities
+from ilpjax.scoring.pack import Packer, Row, Shape, choose_base, unstack
+from ilpjax.scoring.progress import progress
+from ilpjax.scoring.protocols import Ask, ask
+from ilpjax.scoring.table import Asked, Shards, lines, schema
 from ilpjax.scoring.tree import Tree, cut_left, grow
 
-WINDOW = 1024  # items in memory at a time; their trees are grouped by shape
-SCHEMA = pa.schema(
-    [
-        ("row_id", pa.string()),
-        ("order", pa.int32()),
-        ("protocol", pa.string()),
-        ("option_logprob", pa.list_(pa.float32())),
-        ("option_tokens", pa.list_(pa.int32())),
-        ("option_bytes", pa.list_(pa.int32())),
-        ("control_logprob", pa.list_(pa.float32())),
-        ("p", pa.list_(pa.float64())),
-        ("control_p", pa.list_(pa.float64())),
-        ("predicted", pa.int32()),
-        ("answer", pa.int32()),
-        ("correct", pa.bool_()),
-        ("truncated", pa.int32()),
-    ]
-)
-TEXTS = [pa.field("prompt_text", pa.string()), pa.field("option_texts", pa.list_(pa.string()))]
+BLOCK = 256  # items tokenised at a time; the first block says which shapes there will be
+SHARD = 1 << 20  # tokens of a shard: what a killed run may have to do again
+IN_FLIGHT = 2  # passes given to the device before the first is waited for
 
 
 @dataclass(frozen=True)
-class _Job:
-    item: Item
-    order: int
-    ask: Ask
-    tree: Tree
-    tokens: np.ndarray  # scored tokens of each option
-    truncated: int
+class _Pass:
+    """One batch, ready for the device. A row's members know their tree's place in the shard."""
+
+    shape: Shape
+    rows: list[Row]
+    arrays: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class _ShardEnd:
+    """All passes of a shard are out: its lines."""
+
+    asked: list[list[Asked]]  # an item each, of its option orders
 
 
 def score_items(
@@ -67,6 +59,7 @@ def score_items(
     mesh: Mesh,
     seed: int,
     out: Path | str,
+    stamp: str | None = None,
 ) -> None:
     """Writes a line an item and option order to `out` (Parquet), in the order of the items.
 
@@ -79,22 +72,32 @@ def score_items(
     (and less what was cut).
     Lists are in the item's own option order. Letter's label is always scored raw: it has one length.
 
-    Memory is bounded by 2 x 1024 items, whatever their number. A row's numbers depend on no other row.
-    Raises InputError: pmi without control, more options than labels, an option longer than the model's context.
+    Memory is bounded by a shard, whatever the number of items. A row's numbers depend on no other row, to 1e-5 in
+    float32. With a `stamp` (a fingerprint of the model, the items, the config and the seed) a run that was stopped
+    goes on after its last whole shard, in `OUT.parts/`, and ends with the same file; `items` are then read again from
+    the start. Raises InputError: pmi without control, more options than labels, an option longer than the model's
+    context.
     """
     if cfg.normalise == "pmi" and not cfg.control and cfg.protocol == "cloze":
         raise InputError("normalise: pmi needs the control; control=true would be right")
     check_tokenizer(template.tokenizer, model.spec.vocab)
-    scorer = Scorer(model, params, mesh, batch=cfg.batch, dtype=compute_dtype(cfg.dtype))
+    scorer = Scorer(model, params, mesh, batch=cfg.batch, dtype=compute_dtype(cfg.dtype), impl=cfg.attention)
     total = len(items) if isinstance(items, Sized) else None
-    with _table(Path(out), cfg.texts) as write, progress("score", total) as advance:
-        waiting: tuple[list[_Job], Any] | None = None
-        for window in _windows(items):
-            jobs = [job for item in window for job in _jobs(item, template, cfg, seed, model.spec.max_positions)]
-            ahead = jobs, scorer.submit([job.tree for job in jobs])
-            _finish(waiting, scorer, cfg, write, advance)  # while the device is busy with the window just submitted
-            waiting = ahead
-        _finish(waiting, scorer, cfg, write, advance)
+    started = time.monotonic()
+    with Shards(out, schema(cfg.texts), stamp) as shards, progress("score", total) as advance:
+        done = shards.done // cfg.orders
+        if done:
+            _say(f"score: {done:,} items are there already")
+            advance(done)
+        scored = 0
+        work = _passes(items, done, scorer, template, cfg, seed, model)
+        for asked, scores in _scores(work, scorer):
+            own = [a for orders in asked for a in orders]
+            shards.write(lines(own, scores, cfg))
+            advance(len(asked))
+            scored += len(asked)
+    if scored:
+        _say(f"score: {scorer}, then {scored / max(time.monotonic() - started - scorer.compiling, 1e-9):,.1f} items/s")
 
 
 def run_score(job: ScoreJob) -> None:
@@ -103,80 +106,92 @@ def run_score(job: ScoreJob) -> None:
     template = Template.from_tokenizer(load_tokenizer(job.model), job.data.template)
     mesh = parallel.make_mesh(job.mesh)
     model, params = load_model(job.model, mesh)
-    score_items(model, params, template, items, job, mesh=mesh, seed=job.seed, out=job.out)
+    source = Path(job.items) if Path(job.items).is_file() else job.items
+    stamp = fingerprint(resolve(job.model), source, job.model_copy(update={"out": ""}), jax.device_count())
+    score_items(model, params, template, items, job, mesh=mesh, seed=job.seed, out=job.out, stamp=stamp)
 
 
-def _jobs(item: Item, template: Template, cfg: ScoreConfig, seed: int, limit: int) -> Iterator[_Job]:
-    """The trees of an item: one for cloze, where the order of options changes nothing, one an order for letter."""
-    for order in range(1 if cfg.protocol == "cloze" else cfg.orders):
-        question = ask(item, template, cfg.protocol, order, seed)
-        prompts = [question.prompt_text, *([question.control_text] if cfg.control else [])]
-        try:
-            roots = [cut_left(template.encode_options(text, question.option_texts), limit) for text in prompts]
-        except ValueError as error:
-            raise InputError(f"row_id {item.row_id}: {error}; a shorter option would be right") from None
-        first = roots[0][0]
-        tokens = np.array([len(o) - tail for o, tail in zip(first.options, first.prompt_tail, strict=True)])
-        yield _Job(item, order, question, grow([root for root, _ in roots]), tokens, roots[0][1])
-
-
-def _finish(
-    waiting: tuple[list[_Job], Any] | None, scorer: Scorer, cfg: ScoreConfig, write: Any, advance: Advance
-) -> None:
-    if waiting is None:
-        return
-    jobs, pending = waiting
-    scores = scorer.collect([job.tree for job in jobs], pending)
-    write([line for job, score in zip(jobs, scores, strict=True) for line in _lines(job, score, cfg)])
-    advance(sum(job.order == 0 for job in jobs))
-
-
-def _lines(job: _Job, score: np.ndarray, cfg: ScoreConfig) -> Iterator[dict[str, Any]]:
-    own, control = score[: len(job.tokens)], score[len(job.tokens) :] if cfg.control else None
-    nbytes = np.array(job.ask.option_bytes)
-    kind = cfg.normalise if cfg.protocol == "cloze" else "raw"
-    p = option_probabilities(own, job.tokens, nbytes, control, kind)
-    control_p = None
-    if control is not None:
-        control_p = option_probabilities(control, job.tokens, nbytes, None, "raw" if kind == "pmi" else kind)
-    predicted = int(np.argmax(p))
-    line = {
-        "row_id": job.item.row_id,
-        "order": job.order,
-        "protocol": cfg.protocol,
-        "option_logprob": own,
-        "option_tokens": job.tokens,
-        "option_bytes": nbytes,
-        "control_logprob": control,
-        "p": p,
-        "control_p": control_p,
-        "predicted": predicted,
-        "answer": job.item.answer,
-        "correct": predicted == job.item.answer,
-        "truncated": job.truncated,
-        "prompt_text": job.ask.prompt_text,
-        "option_texts": list(job.ask.option_texts),
-    }
-    repeats = cfg.orders if cfg.protocol == "cloze" else 1
-    yield from (line | {"order": job.order + n} for n in range(repeats))
-
-
-def _windows(items: Iterable[Item]) -> Iterator[list[Item]]:
+def _passes(
+    items: Iterable[Item], done: int, scorer: Scorer, template: Template, cfg: ScoreConfig, seed: int, model: Model
+) -> Iterator[_Pass | _ShardEnd]:
+    """What the device is to do, and where shards end. A shard's passes hold its items only, so that it does not
+    depend on where a run was resumed; which shapes there are depends on the first items of all."""
     source = iter(items)
-    while window := list(islice(source, WINDOW)):
-        yield window
+    first = list(islice(source, BLOCK))
+    if not first:
+        return
+    prepare = lambda block: _prepare(block, template, cfg, seed, model.spec.max_positions)
+    cpu = scorer.platform == "cpu"
+    trees = [tree for _, tree in prepare(first)]
+    base = choose_base(trees, model.spec, scorer.rows, cfg.pack, cpu=cpu, whole=len(first) < BLOCK)
+    source = islice(chain(first, source), done, None)
+    packer = Packer(base, scorer.rows, cfg.pack)
+    asked: list[list[Asked]] = []
+    size = 0
+    while True:
+        block = list(islice(source, BLOCK))
+        prepared = prepare(block)
+        size += sum(16 + len(tree.tokens) for _, tree in prepared)
+        ends = size >= SHARD or len(block) < BLOCK
+        members = [(len(asked) + n, tree) for n, (_, tree) in enumerate(prepared)]
+        for shape, rows in packer.add(members, last=ends):
+            yield _Pass(shape, rows, scorer.arrays(rows, shape))
+        asked += [lines for lines, _ in prepared]
+        if ends and asked:
+            yield _ShardEnd(asked)
+            asked, size = [], 0
+        if len(block) < BLOCK:
+            return
 
 
-@contextmanager
-def _table(out: Path, texts: bool) -> Iterator[Any]:
-    """Yields a function that appends lines; the file appears at `out` when all are written. One process writes."""
-    schema = SCHEMA
-    for field in TEXTS if texts else ():
-        schema = schema.append(field)
-    if jax.process_index() != 0:
-        yield lambda lines: None
-    else:
-        with replacing(out) as part, pq.ParquetWriter(part, schema) as writer:
-            yield lambda lines: writer.write_table(pa.Table.from_pylist(lines, schema=schema))
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(f"scored {out.name}")
+def _scores(work: Iterator[_Pass | _ShardEnd], scorer: Scorer) -> Iterator[tuple[list[list[Asked]], list[np.ndarray]]]:
+    """A shard's items and their scores, in order. The next passes are prepared while the device is busy."""
+    pending: deque[tuple[_Pass | _ShardEnd, Any]] = deque()
+    found: dict[int, np.ndarray] = {}
+
+    def collect() -> Iterator[tuple[list[list[Asked]], list[np.ndarray]]]:
+        step, result = pending.popleft()
+        if isinstance(step, _Pass):
+            found.update((n, np.array(score)) for n, score in unstack(step.rows, np.asarray(result)))
+        else:
+            yield step.asked, [found.pop(n) for n in range(len(step.asked))]
+
+    for step in ahead(work, IN_FLIGHT):
+        pending.append((step, scorer.submit(step.arrays, step.shape) if isinstance(step, _Pass) else None))
+        while len(pending) > IN_FLIGHT:
+            yield from collect()
+    while pending:
+        yield from collect()
+
+
+def _prepare(
+    items: list[Item], template: Template, cfg: ScoreConfig, seed: int, limit: int
+) -> list[tuple[list[Asked], Tree]]:
+    """Each item's lines to be, and its tree: all option orders of letter, and for cloze, where they change nothing,
+    one."""
+    orders = range(1 if cfg.protocol == "cloze" else cfg.orders)
+    asks = [[ask(item, template, cfg.protocol, order, seed) for order in orders] for item in items]
+    prompts = lambda question: [question.prompt_text, *([question.control_text] if cfg.control else [])]
+    encoded = iter(template.encode_many([(text, a.option_texts) for each in asks for a in each for text in prompts(a)]))
+    prepared = []
+    for item, questions in zip(items, asks, strict=True):
+        roots, lines = [], []
+        for order, question in enumerate(questions):
+            try:
+                cut = [cut_left(next(encoded), limit) for _ in prompts(question)]
+            except ValueError as error:
+                raise InputError(f"row_id {item.row_id}: {error}; a shorter option would be right") from None
+            roots += [root for root, _ in cut]
+            lines.append(_asked(item, order, question, cut[0][0], cut[0][1], cfg.texts))
+        prepared.append((lines, grow(roots)))
+    return prepared
+
+
+def _asked(item: Item, order: int, question: Ask, root: Any, truncated: int, texts: bool) -> Asked:
+    tokens = np.array([len(o) - tail for o, tail in zip(root.options, root.prompt_tail, strict=True)], np.int32)
+    return Asked(item.row_id, item.answer, order, question if texts else None, tokens, question.option_bytes, truncated)
+
+
+def _say(text: str) -> None:
+    if jax.process_index() == 0:
+        print(text, file=sys.stderr, flush=True)

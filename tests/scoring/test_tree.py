@@ -6,19 +6,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ilpjax.data import OptionTokens
-from ilpjax.scoring import cut_left, grow, stack
+from ilpjax.scoring import cut_left, grow
 
 
 @st.composite
 def roots(draw, longest=20):
-    """One or two prompts with options; some options change the prompt's tail, some are empty."""
+    """Up to four prompts with options; some prompts begin alike, as option orders do, and some options too; some
+    options change the prompt's tail, some are empty."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    tokens = lambda n: rng.integers(1, draw(st.sampled_from([3, 400])), n).astype(np.int32)
+    stem = tokens(draw(st.integers(0, longest)))
     made = []
-    for _ in range(draw(st.integers(1, 2))):
-        shared = rng.integers(1, 400, draw(st.integers(1, longest))).astype(np.int32)
+    for _ in range(draw(st.integers(1, 4))):
+        shared = np.concatenate([stem if draw(st.booleans()) else stem[:0], tokens(draw(st.integers(1, longest)))])
         sizes = draw(st.lists(st.integers(0, 6), min_size=1, max_size=5))
         tails = tuple(draw(st.integers(0, min(2, size))) for size in sizes)
-        made.append(OptionTokens(shared, tuple(rng.integers(1, 400, n).astype(np.int32) for n in sizes), tails))
+        made.append(OptionTokens(shared, tuple(tokens(n) for n in sizes), tails))
     return made
 
 
@@ -36,7 +39,7 @@ def test_every_target_sees_exactly_its_own_sequence(forest):
             sequence = np.concatenate([root.shared, option])
             for n, j in enumerate(np.flatnonzero(tree.option == number)):
                 place = len(root.shared) + tail + n  # of the target in the plain sequence
-                path = visible(tree, tree.index[j])
+                path = visible(tree, tree.places[tree.at[j]])
                 assert tree.tokens[path].tolist() == sequence[:place].tolist()
                 assert tree.positions[path].tolist() == list(range(place))
                 assert tree.target[j] == sequence[place]
@@ -47,32 +50,32 @@ def test_every_target_sees_exactly_its_own_sequence(forest):
 
 
 @given(roots())
-def test_last_tokens_are_not_in_the_tree_and_padding_sees_itself(forest):
+def test_what_begins_alike_is_there_once(forest):
+    """Every path of the tree is a beginning of a sequence less its last token, and none is there twice."""
     tree = grow(forest)
-    assert len(tree.tokens) == sum(len(r.shared) + sum(max(len(o) - 1, 0) for o in r.options) for r in forest)
-    batch = stack([tree], 2, tree.shape)
-    for row, size in ((0, len(tree.tokens)), (1, 0)):
-        ends = batch["subtree_end"][row]
-        assert (ends[size:] == np.arange(size, tree.shape[0]) + 1).all() and (ends[:size] <= size).all()
-    assert (batch["option"][0, len(tree.target) :] == tree.shape[1]).all()
+    paths = [tuple(tree.tokens[visible(tree, node)]) for node in range(len(tree.tokens))]
+    wanted = set()
+    for root in forest:
+        for option in root.options:
+            sequence = tuple(np.concatenate([root.shared, option]))
+            wanted |= {sequence[:n] for n in range(1, len(sequence))}
+    assert len(paths) == len(set(paths)) and set(paths) == wanted
+    assert len(set(tree.places)) == len(tree.places) <= len(tree.target)
 
 
 def test_labels_of_one_token_add_nothing_to_the_prompt():
     shared = np.arange(1, 11, dtype=np.int32)
     tree = grow([OptionTokens(shared, tuple(np.array([n], np.int32) for n in (30, 31, 32)), (0, 0, 0))])
-    assert tree.tokens.tolist() == shared.tolist() and tree.index.tolist() == [9, 9, 9]
+    assert tree.tokens.tolist() == shared.tolist() and tree.places.tolist() == [9] and tree.at.tolist() == [0, 0, 0]
     assert tree.target.tolist() == [30, 31, 32]
 
 
-def test_shapes_are_few():
-    lengths = {}
-    for size in range(1, 4097):
-        shared = np.ones(size, np.int32)
-        shape = grow([OptionTokens(shared, (np.ones(1, np.int32),), (0,))]).shape
-        assert shape[0] >= size and (size < 32 or shape[0] - size <= shape[0] / 3)
-        lengths[shape[0]] = shape
-    assert sorted(lengths) == [32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096]
-    assert {shape[1] for shape in lengths.values()} == {16}
+def test_option_orders_share_the_question():
+    stem = np.arange(1, 31, dtype=np.int32)
+    labels = tuple(np.array([n], np.int32) for n in (90, 91))
+    lists = [np.array(order, np.int32) for order in ([50, 51, 52], [51, 50, 52], [50, 52, 51])]
+    tree = grow([OptionTokens(np.concatenate([stem, each]), labels, (0, 0)) for each in lists])
+    assert len(tree.tokens) == 30 + 3 + 3 + 2 and tree.options == 6
 
 
 def test_cut_left_keeps_the_end_of_the_prompt():
