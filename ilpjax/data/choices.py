@@ -44,7 +44,7 @@ def make_items(rows: Sequence[Row], options: int, seed: int) -> list[Item]:
     for row in rows:
         if not row.options:
             free.setdefault(row.dataset, []).append(row)
-    made = {row.row_id: _native(row) for row in rows if row.options}
+    made = {row.row_id: native_item(row) for row in rows if row.options}
     for group in free.values():
         made |= _from_group(sorted(group, key=lambda row: row.row_id), options, seed)
     return [made[row.row_id] for row in rows if row.row_id in made]
@@ -75,7 +75,8 @@ def answer_type(text: str) -> str:
     return "phrase" if words <= 6 else "sentence"
 
 
-def _native(row: Row) -> Item:
+def native_item(row: Row) -> Item:
+    """The item of a row that has options."""
     return Item(
         row_id=row.row_id,
         question=row.prompt,

@@ -1,14 +1,17 @@
 """Records from files (JSONL, JSON, Parquet, text; plain or .gz) and from hub data sets."""
 
+import contextlib
 import gzip
 import io
 import json
 import re
+import shutil
+import tempfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import datasets
 import pyarrow as pa
@@ -16,6 +19,7 @@ import pyarrow.parquet as pq
 
 from ilpjax.errors import InputError
 
+BATCH = 2048  # records of a Parquet file in memory at a time
 KINDS = (".jsonl", ".json", ".parquet", ".txt")
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?(:[\w.-]+)?")
 
@@ -69,24 +73,50 @@ def read_source(name: str, split: str) -> Source:
     kind = kind_of(path)
     if kind == ".txt":
         raise InputError(f"{name}: rows are read from {', '.join(KINDS[:3])}; a .txt is text to pre-train on")
-    stem = path.name.removesuffix(".gz")[: -len(kind)]
-    data = read_bytes(path)
-    if kind == ".parquet":
-        return Source(name, stem, "record", list(enumerate(_parquet(name, data), 1)))
-    text = decode(name, data)
-    if kind == ".json" and not _one_a_line(text):
-        return Source(name, stem, "record", list(enumerate(_array(name, text), 1)))
-    return Source(name, stem, "line", list(_lines(name, text)))
+    dataset, unit = stem(path), "line" if kind != ".parquet" else "record"
+    if streams(path):
+        return Source(name, dataset, unit, list(stream(name, path)))
+    return Source(name, dataset, "record", list(enumerate(_array(name, decode(name, read_bytes(path))), 1)))
 
 
-def read_bytes(path: Path) -> bytes:
+def stem(path: Path) -> str:
+    """`train` for `train.jsonl.gz`."""
+    return path.name.removesuffix(".gz")[: -len(kind_of(path))]
+
+
+def streams(path: Path) -> bool:
+    """Whether `stream` reads it: all kinds but a .json that is one list."""
+    if kind_of(path) != ".json":
+        return kind_of(path) != ".txt"
+    with _reading(path):
+        first = next((line for line in _text(path) if line.strip()), "").strip()
+    return first.startswith("{") and first.endswith("}")  # many a .json is JSONL in truth
+
+
+def stream(name: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(1-based line or record number, record) of a JSONL or Parquet file, one in memory at a time (Parquet: a few
+    thousand). Raises InputError with the file and the line."""
+    with _reading(path):
+        yield from _parquet(name, path) if kind_of(path) == ".parquet" else _lines(name, path)
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
     try:
-        data = path.read_bytes()
-        return gzip.decompress(data) if path.suffix == ".gz" else data
+        yield
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(f"{path}: not a whole gzip file ({error})") from None
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def _open(path: Path) -> IO[bytes]:
+    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
+
+
+def read_bytes(path: Path) -> bytes:
+    with _reading(path), _open(path) as file:
+        return file.read()
 
 
 def decode(name: str, data: bytes) -> str:
@@ -97,17 +127,21 @@ def decode(name: str, data: bytes) -> str:
         raise InputError(f"{name}, line {line}: not UTF-8 text; convert the file to UTF-8") from None
 
 
-def _lines(name: str, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    # Not splitlines(): JSON strings may hold U+2028 and its like as they are.
-    for number, line in enumerate(io.StringIO(text, newline=None), 1):
+def _text(path: Path) -> Iterator[str]:
+    # Lines as a text file has them, not splitlines(): JSON strings may hold U+2028 and its like as they are.
+    with _open(path) as file, io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape") as text:
+        yield from text
+
+
+def _lines(name: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in enumerate(_text(path), 1):
+        if not line.isascii():
+            try:
+                line.encode()
+            except UnicodeEncodeError:  # an escaped byte: what could not be decoded
+                raise InputError(f"{name}, line {number}: not UTF-8 text; convert the file to UTF-8") from None
         if line.strip():
             yield number, _object(f"{name}, line {number}", _json(f"{name}, line {number}", line))
-
-
-def _one_a_line(text: str) -> bool:
-    """Many a .json is JSONL in truth: its first line is an object by itself."""
-    first = text.lstrip().partition("\n")[0].strip()
-    return first.startswith("{") and first.endswith("}")
 
 
 def _array(name: str, text: str) -> Iterator[dict[str, Any]]:
@@ -134,11 +168,20 @@ def _object(where: str, value: Any) -> dict[str, Any]:
     return value
 
 
-def _parquet(name: str, data: bytes) -> list[dict[str, Any]]:
-    try:
-        return pq.read_table(pa.BufferReader(data)).to_pylist()
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{name}: not a Parquet file ({str(error).splitlines()[0]})") from None
+def _parquet(name: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    with tempfile.TemporaryFile() as plain:
+        if path.suffix == ".gz":  # Parquet is read from its end: unpacked first, on disk
+            with _open(path) as packed:
+                shutil.copyfileobj(packed, plain)
+        number = 0
+        try:
+            with pq.ParquetFile(plain if path.suffix == ".gz" else path) as file:
+                for batch in file.iter_batches(batch_size=BATCH):
+                    for record in batch.to_pylist():
+                        number += 1
+                        yield number, record
+        except pa.ArrowException as error:
+            raise InputError(f"{name}: not a Parquet file ({str(error).splitlines()[0]})") from None
 
 
 def _hub(name: str, split: str) -> Source:

@@ -299,3 +299,9 @@ SHAPES = (
     Shape(("prompt", "response|completion"), _prompt_response),
     Shape(("question", "answer"), _question_answer),
 )
+ITEM = SHAPES[2]
+
+
+def is_item(record: Record) -> bool:
+    """Whether it is in the item contract: the question is the whole prompt, the options are its own."""
+    return _first_fit(record) == [SHAPES.index(ITEM)]

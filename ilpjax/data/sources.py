@@ -10,12 +10,11 @@ from typing import Any
 import pandas as pd
 
 from ilpjax.config import DataConfig
-from ilpjax.data.choices import make_items
 from ilpjax.data.files import KINDS, Source, decode, find, kind_of, read_bytes, read_source
 from ilpjax.data.formats import SHAPES, BadRecord, Draft, Shape, choose_shape, decide_base, read_record, text_of
-from ilpjax.data.tables import ITEM_COLUMNS, ROW_COLUMNS, items_from_table, rows_from_table
+from ilpjax.data.tables import ROW_COLUMNS, rows_from_table
 from ilpjax.errors import InputError
-from ilpjax.rows import Item, Row, content_hash, with_unique_ids
+from ilpjax.rows import Row, content_hash, with_unique_ids
 
 DOCUMENT = 2000  # characters that paragraphs of a .txt are gathered to
 
@@ -38,16 +37,6 @@ def read_rows(names: str | Sequence[str], cfg: DataConfig) -> list[Row]:
             row_id = own if keep else content_hash(row.messages, row.options)
             rows.append(replace(row, row_id=str(row_id), position=len(rows)))
     return with_unique_ids(rows)
-
-
-def read_items(path: str | Path, cfg: DataConfig, seed: int = 0) -> list[Item]:
-    """Items of a file: `{"id","question","options","answer"}`, an items.parquet, native multiple-choice records, or
-    free-form rows, which get distractors (`seed`)."""
-    source = read_source(str(path), cfg.split)
-    if source.records and all(set(ITEM_COLUMNS) <= set(record) for _, record in source.records):
-        table = pd.DataFrame([record for _, record in source.records[: cfg.limit]])
-        return items_from_table(table, source.name)
-    return make_items(read_rows(str(path), cfg), cfg.options, seed)
 
 
 def read_texts(names: str | Sequence[str], split: str = "train", limit: int | None = None) -> list[str]:
@@ -88,21 +77,23 @@ def _read(source: Source, cfg: DataConfig) -> tuple[list[str | None], list[Row]]
             f"{source.name}: its records have {_fields(records)}, which is no known format; "
             f"accepted are {'; '.join(map(str, SHAPES))}"
         )
-    rows = []
-    for (number, record), draft in zip(source.records, _drafts(source, shape, cfg), strict=False):
-        dataset = record.get("dataset")
-        rows.append(
-            Row(
-                row_id="",
-                messages=draft.messages,
-                dataset=dataset if isinstance(dataset, str) and dataset else source.dataset,
-                position=-1,
-                source=f"{Path(source.name).name if source.unit == 'line' else source.name}:{number}",
-                options=draft.options,
-                answer=draft.answer,
-            )
-        )
-    return [_own_id(record) for record in records], rows
+    drafts = _drafts(source, shape, cfg)
+    rows = [row_of(source, number, r, draft) for (number, r), draft in zip(source.records, drafts, strict=False)]
+    return [own_id(record) for record in records], rows
+
+
+def row_of(source: Source, number: int, record: dict[str, Any], draft: Draft) -> Row:
+    """The row of a record, its id and place still to come."""
+    dataset = record.get("dataset")
+    return Row(
+        row_id="",
+        messages=draft.messages,
+        dataset=dataset if isinstance(dataset, str) and dataset else source.dataset,
+        position=-1,
+        source=f"{Path(source.name).name if source.unit == 'line' else source.name}:{number}",
+        options=draft.options,
+        answer=draft.answer,
+    )
 
 
 def _drafts(source: Source, shape: Shape | None, cfg: DataConfig) -> list[Draft]:
@@ -124,7 +115,8 @@ def _drafts(source: Source, shape: Shape | None, cfg: DataConfig) -> list[Draft]
     return drafts
 
 
-def _own_id(record: dict[str, Any]) -> str | None:
+def own_id(record: dict[str, Any]) -> str | None:
+    """The id that a record itself has."""
     own = record.get("id")
     return str(own) if isinstance(own, str | int) and not isinstance(own, bool) and str(own).strip() else None
 

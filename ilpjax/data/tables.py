@@ -1,7 +1,7 @@
 """Rows and items as pandas tables, and back."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -48,17 +48,19 @@ def items_table(items: Sequence[Item]) -> pd.DataFrame:
 def items_from_table(table: pd.DataFrame, name: str = "items.parquet") -> list[Item]:
     """The items that `items_table` was given. Raises InputError (`name` in it) when a column is missing."""
     _check(table, ITEM_COLUMNS, name)
-    return [
-        Item(
-            row_id=str(line["row_id"]),
-            question=line["question"],
-            options=tuple(line["options"]),
-            answer=_index(line, name),
-            history=_load(line["history"], name),
-            option_sources=tuple(line["option_sources"]),
-        )
-        for line in table.to_dict("records")
-    ]
+    return [item_from_record(line, name) for line in table.to_dict("records")]
+
+
+def item_from_record(line: Mapping[str, Any], name: str = "items.parquet") -> Item:
+    """The item of one line of `items_table`."""
+    return Item(
+        row_id=str(line["row_id"]),
+        question=line["question"],
+        options=tuple(line["options"]),
+        answer=_index(line, name),
+        history=_load(line["history"], name),
+        option_sources=tuple(line["option_sources"]),
+    )
 
 
 def _dump(messages: tuple[Message, ...]) -> str:
@@ -72,7 +74,7 @@ def _load(text: Any, name: str) -> tuple[Message, ...]:
         raise InputError(f'{name}: "{str(text)[:60]}" is no JSON list of messages') from None
 
 
-def _index(line: dict[str, Any], name: str) -> int:
+def _index(line: Mapping[str, Any], name: str) -> int:
     answer, count = int(line["answer"]), len(line["options"])
     if not 0 <= answer < count:
         raise InputError(

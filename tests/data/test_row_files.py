@@ -137,7 +137,7 @@ def test_a_run_directory_gives_its_rows_back(tmp_path, expected):
         assert read_rows(str(tmp_path / name), DataConfig()) == rows
     items = make_items(rows, 3, 0)
     write_table(tmp_path / "run" / "items.parquet", items_table(items))
-    assert read_items(tmp_path / "run" / "items.parquet", DataConfig()) == items
+    assert list(read_items(tmp_path / "run" / "items.parquet", DataConfig())) == items
     assert read_items(tmp_path / "run" / "rows.parquet", DataConfig(options=3)) == items
 
 
