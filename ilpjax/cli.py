@@ -24,6 +24,7 @@ JOBS = {
     "cpt": Job(config.CPTJob, "ilpjax.pipeline:run_cpt"),
     "sft": Job(config.SFTJob, "ilpjax.pipeline:run_sft"),
     "score": Job(config.ScoreJob, "ilpjax.scoring:run_score"),
+    "sample": Job(config.SampleJob, "ilpjax.pipeline:run_sample"),
     "detect": Job(config.DetectJob, "ilpjax.detect:run_detect"),
     "report": Job(config.ReportJob, "ilpjax.report:run_report"),
     "run": Job(config.RunJob, "ilpjax.pipeline:run_and_tell"),

@@ -123,6 +123,10 @@ class SampleConfig(Config):
     temperature: float = Field(1.0, gt=0, description="of the draws")
     top_p: float = Field(1.0, gt=0, le=1, description="nucleus: the smallest set of tokens with this probability")
     stop: list[str] = Field([], description="texts that end an answer, beside the end-of-text tokens")
+    protocol: Literal["free", "letter"] = Field(
+        "free", description="free: an answer in words; letter: one of the labels, drawn as score protocol=letter weighs"
+    )
+    orders: int = Field(1, ge=1, description="letter: option orders; run r draws under order r mod orders")
     batch: int = Field(8, ge=1, description="prompts at a time, over all devices")
     metric: Literal["auto", "em", "f1", "rouge_l", "choice"] = Field(
         "auto", description="how an answer is matched; auto: choice for items with options, else by the reference"

@@ -18,6 +18,7 @@ from ilpjax.config import (
     NewModel,
     PrepareJob,
     RunJob,
+    SampleJob,
     SFTJob,
     TrainConfig,
     WorldJob,
@@ -162,6 +163,19 @@ def run_cpt(job: CPTJob) -> None:
     run.start(job)
     base = models.resolve(job.base) if job.base else None
     _stage(run, "cpt", [*_files(job.text), base, job], ["model"], lambda: train.run_cpt(job))
+
+
+def run_sample(job: SampleJob) -> None:
+    """The `sample` job, and a line that says how often the answers were right."""
+    scoring.run_sample(job)
+    if jax.process_index() == 0:
+        found = detect.sample_summary(job.out)
+        drawn, best = found["pass_at_n"], found["best_of_n"]
+        name = job.decode if job.decode == "greedy" else f"pass@{drawn['n']:g}"
+        print(
+            f"{drawn['rows']:,} rows: {name} {drawn['mean']:.3f} ({drawn['low']:.3f} to {drawn['high']:.3f}), "
+            f"most confident of {drawn['n']:g} right {best['share']:.3f} ({best['low']:.3f} to {best['high']:.3f})"
+        )
 
 
 def run_convert(job: ConvertJob) -> None:

@@ -10,6 +10,7 @@ from ilpjax.detect.closed_form import (
     jsd,
     pass_interval,
 )
+from ilpjax.detect.samples import sample_summary
 from ilpjax.detect.verdicts import detect, run_detect, severe_set, shift, summarise, wilson
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "jsd",
     "pass_interval",
     "run_detect",
+    "sample_summary",
     "severe_set",
     "shift",
     "summarise",

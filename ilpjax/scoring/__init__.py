@@ -1,14 +1,21 @@
-"""Option log-probs on the token tree."""
+"""Option log-probs on the token tree; N samples from one prefill."""
 
 from ilpjax.scoring.forward import Scorer, batch_shapes, option_scores, option_scores_reference, score_batch
+from ilpjax.scoring.generate import SampleShape, decode, prefill
 from ilpjax.scoring.pack import Packer, Shape, choose_base, fill, stack, unstack
 from ilpjax.scoring.protocols import Ask, ask, option_probabilities, permutation
+from ilpjax.scoring.sample import run_sample, sample_rows, stop_ids
+from ilpjax.scoring.sampler import Answer, Prompt, Sampler, sample_specs
 from ilpjax.scoring.score import run_score, score_items
 from ilpjax.scoring.tree import Tree, cut_left, grow
 
 __all__ = [
+    "Answer",
     "Ask",
     "Packer",
+    "Prompt",
+    "SampleShape",
+    "Sampler",
     "Scorer",
     "Shape",
     "Tree",
@@ -16,15 +23,21 @@ __all__ = [
     "batch_shapes",
     "choose_base",
     "cut_left",
+    "decode",
     "fill",
     "grow",
     "option_probabilities",
     "option_scores",
     "option_scores_reference",
     "permutation",
+    "prefill",
+    "run_sample",
     "run_score",
+    "sample_rows",
+    "sample_specs",
     "score_batch",
     "score_items",
     "stack",
+    "stop_ids",
     "unstack",
 ]

@@ -136,7 +136,11 @@ def new_lanes(keys: UInt32[Array, "slots lanes 2"], active: Array, new_tokens: i
 
 
 def extend(
-    lanes: Lanes, logits: Float[Array, "slots #lanes vocab"], step: Int[Array, "slots"], stop: Int[Array, "s"], how: Choice
+    lanes: Lanes,
+    logits: Float[Array, "slots #lanes vocab"],
+    step: Int[Array, "slots"],
+    stop: Int[Array, "s"],
+    how: Choice,
 ) -> tuple[Lanes, Int[Array, "slots lanes"] | None]:
     """Every lane that is not done gets its token number `step`.
 
