@@ -28,6 +28,7 @@ JOBS = {
     "detect": Job(config.DetectJob, "ilpjax.detect:run_detect"),
     "report": Job(config.ReportJob, "ilpjax.report:run_report"),
     "run": Job(config.RunJob, "ilpjax.pipeline:run_and_tell"),
+    "plan": Job(config.PlanJob, "ilpjax.plan:run_plan"),
     "world": Job(config.WorldJob, "ilpjax.worlds:run_world"),
     "demo": Job(config.DemoJob, "ilpjax.pipeline:run_demo"),
 }

@@ -269,8 +269,13 @@ class PlanJob(Config):
 
     model: str | None = Field(None, description="hub name or folder; only its config.json is read")
     config: dict[str, Any] | None = Field(None, description="or config.json written out")
+    title: str | None = Field(None, description="what a model written out is called")
     topology: str = Field(description="TPU slice: v5e:4x4, v5p:4x4x4, v6e:2x4, ...")
     job: Literal["sft", "score", "sample"] = Field("sft", description="whose step is compiled")
+    search: int = Field(8, ge=0, description="compilations spent at most on finding the largest batch; 0: none")
+    prompt: int = Field(512, ge=1, description="score, sample: prompt, tokens")
+    options: int = Field(4, ge=2, description="score: options an item")
+    option_tokens: int = Field(8, ge=1, description="score: tokens an option")
     json_: bool = Field(False, alias="json", description="print JSON instead of a table")
     mesh: MeshConfig = MeshConfig()
     sft: TrainConfig = TrainConfig()
