@@ -98,9 +98,10 @@ def choose_base(trees: Sequence[Tree], spec: ModelSpec, rows: int, pack: bool, *
     use for either. On an accelerator a sequence is long, and what no query sees is skipped.
     """
     needs = [tree.need for tree in trees]
-    longest = max(max(need[0] for need in needs), 1)
-    least, most = (LENGTHS[0], 16 * longest) if cpu else (LONG, max(2 * LONG, 2 * longest))
-    lengths = [n for n in LENGTHS if least <= n <= most] or [LENGTHS[0]]
+    sizes = sorted(need[0] for need in needs)
+    least = max(sizes[len(sizes) // 2], LENGTHS[0] if cpu else LONG)  # most trees fit, longer ones are the exception
+    most = max(2 * least, 16 * sizes[-1] if cpu else 2 * sizes[-1])
+    lengths = [n for n in LENGTHS if least <= n <= most]
     _, length = min((_cost(needs, length, spec, rows, pack, cpu, whole), length) for length in lengths)
     return _with_targets(needs, length, pack)
 
