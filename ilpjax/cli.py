@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ilpjax import config
-from ilpjax.errors import InputError, TrainingError
+from ilpjax.errors import BenchError, InputError, TrainingError
 
 
 class Job(NamedTuple):
@@ -31,6 +31,7 @@ JOBS = {
     "plan": Job(config.PlanJob, "ilpjax.plan:run_plan"),
     "world": Job(config.WorldJob, "ilpjax.worlds:run_world"),
     "demo": Job(config.DemoJob, "ilpjax.pipeline:run_demo"),
+    "bench": Job(config.BenchJob, "ilpjax.bench:run_bench"),
 }
 
 
@@ -59,7 +60,7 @@ def _run(job: Job, args: Sequence[str]) -> int:
         getattr(importlib.import_module(module), function)(settings)
     except InputError as error:
         _fail(2, str(error))
-    except TrainingError as error:
+    except (TrainingError, BenchError) as error:
         _fail(1, str(error))
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM):

@@ -288,14 +288,24 @@ class BenchJob(Config):
 
     what: Literal["scoring", "sampling", "sft"] = Field(description="what is timed; given as the first word")
     model: str | None = Field(None, description="folder or hub name; none: a Qwen2-shaped one with random weights")
+    device: Literal["auto", "cpu", "gpu"] = Field("auto", description="where both run; auto: a GPU where there is one")
+    rows: int | None = Field(None, ge=4, description="items, prompts or rows a round; none: 32, 4, 192")
     prompt: int = Field(256, ge=8, description="prompt, tokens")
     options: int = Field(4, ge=2, description="scoring: options an item")
     option_tokens: int = Field(8, ge=1, description="scoring: tokens an option")
     samples: int = Field(16, ge=1, description="sampling: N")
     new_tokens: int = Field(32, ge=1, description="sampling: tokens a sample")
+    seq_len: int = Field(512, ge=64, description="sft: packed sequence, tokens")
+    batch: int = Field(8, ge=1, description="sft: packed sequences a step")
     rounds: int = Field(5, ge=5, description="timed rounds, ours and the peer in turn")
     json_: bool = Field(False, alias="json", description="print one JSON object a line")
     seed: int = Field(0, description="seed of weights and texts")
+
+    @classmethod
+    def from_args(cls, args: Sequence[str]) -> Self:
+        """The first word says what is timed: `scoring prompt=512`."""
+        first = [f"what={word}" if "=" not in word else word for word in args[:1]]
+        return super().from_args([*first, *args[1:]])
 
 
 def describe(cls: type[Config], prefix: str = "") -> list[tuple[str, str, str, str]]:

@@ -11,3 +11,7 @@ class InputError(Exception):
 
 class TrainingError(RuntimeError):
     """Training went wrong and cannot go on: a loss that is not finite. One line names the step and the rows in it."""
+
+
+class BenchError(RuntimeError):
+    """A comparison that cannot be made: the results differ, or one of the two sides failed. One line."""

@@ -1,0 +1,182 @@
+"""The comparison: same results first, the peer's best settings, then rounds in turn."""
+
+import importlib.util
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+import ilpjax
+from ilpjax.bench.ratio import paired_ratio
+from ilpjax.bench.worker import Worker
+from ilpjax.config import BenchJob
+from ilpjax.errors import BenchError, InputError
+
+PEERS = Path(ilpjax.__file__).parents[1] / "tools" / "peers"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """`tolerance`: of results, as a share of the largest, in float32 and in bfloat16."""
+
+    peer: str  # program under tools/peers
+    package: str  # what it compares with
+    unit: str
+    tolerance: tuple[float, float]
+    batches: tuple[int, ...]  # of the peer, to choose from
+
+
+BENCHES = {
+    "scoring": Bench("scoring.py", "lm_eval", "items/s", (1e-5, 2e-2), (1, 4, 8, 16, 32)),
+}
+
+
+def run_bench(job: BenchJob) -> None:
+    """Prints the ratio of our rate to the peer's. Raises InputError where the peer is not installed, BenchError where
+    the results differ or a side fails."""
+    bench = BENCHES[job.what]
+    for package in ("torch", "transformers", bench.package):
+        if importlib.util.find_spec(package) is None:
+            raise InputError(f"bench {job.what}: {package} is not installed; pip install 'ilpjax[bench]' brings it")
+    if not (PEERS / bench.peer).is_file():
+        raise InputError(f"bench: {PEERS} is missing; run it from a checkout of ilpjax, installed with pip install -e")
+    with tempfile.TemporaryDirectory() as folder:
+        show(job, compare(job, bench, Path(folder)))
+
+
+def compare(job: BenchJob, bench: Bench, folder: Path) -> dict[str, Any]:
+    """All that is printed, by name."""
+    with (
+        Worker("ilpjax", [sys.executable, "-m", "ilpjax.bench.ours"], our_environment(job)) as ours,
+        Worker(bench.package, [sys.executable, str(PEERS / bench.peer)], {"HF_HUB_OFFLINE": "1"}) as peer,
+    ):
+        values = job.model_dump(by_alias=True)
+        about = ours.ask("prepare", job=values, folder=str(folder))
+        if about["platform"] not in ("cpu", "gpu"):
+            raise InputError(f"device: no peer runs on {about['platform']}; device=cpu would be right")
+        device = "cuda" if about["platform"] == "gpu" else "cpu"
+        versions = peer.ask("prepare", job=values, folder=str(folder), device=device)
+        mine, theirs = ours.ask("check"), peer.ask("check")
+        difference = check(mine["results"], theirs["results"], bench.tolerance[device == "cuda"])
+        best = sweep(peer, bench.batches, threads(device))
+        rounds = list(in_turn(ours, peer, best, job.rounds))
+    our_rates, peer_rates = ([r[n] for r in rounds] for n in range(2))
+    ratio = paired_ratio(our_rates, peer_rates)
+    return {
+        "what": job.what,
+        "ours": median(our_rates),
+        "peer": median(peer_rates),
+        "ratio": ratio.ratio,
+        "ratio_low": ratio.low,
+        "ratio_high": ratio.high,
+        "unit": bench.unit,
+        "device": f"{about['platform']}: {about['kind']}" if device == "cuda" else processor(),
+        "rounds": len(rounds),
+        "max_diff": difference,
+        "compile_s": mine["compile"],
+        "peer_threads": best["threads"],
+        "peer_batch": best["batch"],
+        "versions": {"jax": about["jax"], **versions},
+    }
+
+
+def our_environment(job: BenchJob) -> dict[str, str]:
+    platform = {"cpu": {"JAX_PLATFORMS": "cpu"}, "gpu": {"JAX_PLATFORMS": "cuda"}, "auto": {}}[job.device]
+    # The peer needs its part of the same GPU.
+    return {**platform, "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.45"}
+
+
+def threads(device: str) -> list[int]:
+    """Of the peer, to choose from: 1, 2, the physical cores, all."""
+    available = len(os.sched_getaffinity(0))
+    return [available] if device == "cuda" else sorted({1, min(2, available), physical(available), available})
+
+
+def physical(available: int) -> int:
+    """Cores behind the processors that may be used."""
+    cores = set()
+    for cpu in os.sched_getaffinity(0):
+        try:
+            cores.add(Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text())
+        except OSError:
+            return available
+    return len(cores)
+
+
+def processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "CPU")
+    return f"cpu: {name}, {len(os.sched_getaffinity(0))} cores"
+
+
+def check(ours: Sequence[float], peer: Sequence[float], tolerance: float) -> float:
+    """The largest difference. Raises BenchError where it is over `tolerance` of the largest value."""
+    mine, theirs = np.asarray(ours, np.float64), np.asarray(peer, np.float64)
+    if mine.shape != theirs.shape:
+        raise BenchError(f"bench: {mine.size} results of ours, {theirs.size} of the peer; there is nothing to compare")
+    difference, scale = float(np.max(np.abs(mine - theirs))), float(np.max(np.abs(theirs)))
+    if not difference <= tolerance * max(scale, 1.0):  # NaN is a difference
+        raise BenchError(
+            f"bench: the results differ by {difference:.3g}, and values go up to {scale:.3g}; a ratio of times would "
+            "mean nothing"
+        )
+    return difference
+
+
+def sweep(peer: Worker, batches: Sequence[int], threads: Sequence[int]) -> dict[str, int]:
+    """The peer's best settings: its threads at a middling batch, then its batch with those."""
+    middle = batches[len(batches) // 2]
+    best = fastest(peer, [{"threads": n, "batch": middle} for n in threads])
+    return fastest(peer, [best | {"batch": n} for n in batches])
+
+
+def fastest(peer: Worker, settings: Sequence[dict[str, int]]) -> dict[str, int]:
+    """Each is tried once, the two best of them again: one turn alone may have met a busy machine."""
+    if len(settings) == 1:
+        return settings[0]
+
+    def rate(one: dict[str, int]) -> float:
+        answer = peer.ask("run", few=True, **one)
+        return answer["work"] / answer["seconds"]
+
+    first = sorted(((rate(one), n) for n, one in enumerate(settings)), reverse=True)[:2]
+    return settings[max((max(before, rate(settings[n])), n) for before, n in first)[1]]
+
+
+def in_turn(ours: Worker, peer: Worker, best: dict[str, int], rounds: int) -> Iterator[tuple[float, float]]:
+    """(our rate, the peer's) of each round, after one that is not counted."""
+    for n in range(rounds + 1):
+        rates = []
+        for answer in (ours.ask("run"), peer.ask("run", **best)):
+            rates.append(answer["work"] / answer["seconds"])
+            time.sleep(0.05)  # a library's threads spin for some milliseconds after work
+        if n:
+            yield rates[0], rates[1]
+
+
+def show(job: BenchJob, result: dict[str, Any]) -> None:
+    if job.json_:
+        print(json.dumps(result))
+        return
+    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    print(f"bench {job.what} on {result['device']}; {versions}")
+    print(f"  same results: largest difference {result['max_diff']:.2g}")
+    print(f"  peer's best: {result['peer_threads']} threads, batch {result['peer_batch']}")
+    print(
+        f"  ours {result['ours']:.4g} {result['unit']}, peer {result['peer']:.4g}; compiled in {result['compile_s']:.1f} s"
+    )
+    print(
+        f"  ratio {result['ratio']:.2f} ({result['ratio_low']:.2f} to {result['ratio_high']:.2f}, "
+        f"median of {result['rounds']} paired rounds)"
+    )
