@@ -1,6 +1,6 @@
 """One decoder for three families, its weights from and to Hugging Face checkpoints, log-probs of tokens."""
 
-from ilpjax.models.attention import attention, tree_mask
+from ilpjax.models.attention import attention, choose_attention, describe_attention, tree_mask
 from ilpjax.models.cross_entropy import target_logprobs, target_logprobs_reference
 from ilpjax.models.hf import load_model, read_spec, resolve, save_model
 from ilpjax.models.model import (
@@ -21,8 +21,10 @@ __all__ = [
     "Params",
     "Rope",
     "attention",
+    "choose_attention",
     "compute_dtype",
     "define",
+    "describe_attention",
     "init_model",
     "load_model",
     "param_axes",

@@ -10,8 +10,9 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
-from ilpjax.config import Dtype
-from ilpjax.models.attention import Impl, attention, precision
+from ilpjax.config import AttentionImpl, Dtype
+from ilpjax.models.attention import attention
+from ilpjax.models.attention_chunked import precision
 from ilpjax.models.decoder import Attend, Cache, Decoder
 from ilpjax.models.spec import ModelSpec
 from ilpjax.parallel import named_sharding
@@ -40,16 +41,22 @@ class Model:
         *,
         dtype: Any,
         remat: bool = False,
-        impl: Impl = "auto",
+        impl: AttentionImpl = "auto",
+        packed: bool = False,
     ) -> Float[Array, "batch seq embed"]:
         """Hidden states after the final norm, in `dtype`.
 
         `positions` are RoPE positions (depth in the token tree); key k is visible to query q exactly when
-        k <= q < subtree_end[k]. `remat` recomputes each layer in the backward pass.
-        Raises InputError where the family would change its attention beyond its context (Qwen's dynamic NTK).
+        k <= q < subtree_end[k]. `remat` recomputes each layer in the backward pass. `impl`, `packed`: see `attention`.
+        Raises InputError where the platform has no such attention, and where the family would change its own beyond its
+        context (Qwen's dynamic NTK).
         """
         self.spec.check_positions(tokens.shape[1])
-        attend = lambda q, k, v, cache, layer: (attention(q, k, v, subtree_end, impl), cache)
+        mesh = self.mesh
+        attend = lambda q, k, v, cache, layer: (
+            attention(q, k, v, subtree_end, impl, mesh=mesh, packed=packed),
+            cache,
+        )
         return self.cached(params, tokens, positions, attend, None, dtype=dtype, remat=remat)[0]
 
     def cached(
@@ -83,7 +90,7 @@ class Model:
         subtree_end: Int[Array, "batch seq"],
         *,
         dtype: Any = jnp.float32,
-        impl: Impl = "auto",
+        impl: AttentionImpl = "auto",
     ) -> Float[Array, "batch seq vocab"]:
         """All logits, float32: for tests and small models. `target_logprobs` is the way for the rest."""
         x = self.hidden(params, tokens, positions, subtree_end, dtype=dtype, impl=impl)
