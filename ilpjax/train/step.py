@@ -102,6 +102,8 @@ def batch_sums(
         batch["subtree_end"],
         dtype=compute_dtype(cfg.dtype),
         remat=cfg.remat,
+        impl=cfg.attention,
+        packed=True,
     )
     head, targets = model.head(params), batch["targets"]
     logprob, greedy = target_logprobs(hidden, head, targets, chunk=cfg.loss_chunk, mesh=model.mesh)
