@@ -96,7 +96,9 @@ def prefill(
 
     def attend(q: Array, k: Array, v: Array, cache: list[Array], layer: Array) -> tuple[Array, list[Array]]:
         put = lambda buffer, x: _put(buffer, x.swapaxes(1, 2), batch["slot"], ways, layer)
-        return attention(q, k, v, ends), [put(buffer, x) for buffer, x in zip(cache, (k, v), strict=True)]
+        return attention(q, k, v, ends, mesh=mesh, packed=True), [
+            put(buffer, x) for buffer, x in zip(cache, (k, v), strict=True)
+        ]
 
     hidden, prefix = model.cached(params, tokens, positions, attend, state["prefix"], dtype=shape.dtype)
     last = jnp.take_along_axis(hidden, (batch["length"] - 1)[:, None, None], axis=1)
@@ -193,24 +195,29 @@ def shared_prefix_attention(
     """
     slots, lanes, heads, dim = q.shape
     kv = prefix_k.shape[1]
-    exact = jax.lax.Precision.HIGHEST if q.dtype == jnp.float32 else None
-    dot = partial(jnp.einsum, precision=exact, preferred_element_type=jnp.float32)
+    dot = partial(jnp.einsum, precision=_precision(q.dtype), preferred_element_type=jnp.float32)
     q = q.reshape(slots, lanes, kv, heads // kv, dim)
-    before = dot("bnkgd,bkpd->bnkgp", q, prefix_k) * dim**-0.5
+    together = lambda x: x.swapaxes(1, 2).reshape(slots, kv, -1, x.shape[-1])  # all lanes as rows of one product
+    apart = lambda x: x.reshape(slots, kv, lanes, -1, x.shape[-1]).swapaxes(1, 2)
+    before = dot("bkqd,bkpd->bkqp", together(q), prefix_k) * dim**-0.5
     own = dot("bnkgd,bnkcd->bnkgc", q, suffix_k) * dim**-0.5
-    before = jnp.where(in_prompt[:, None, None, None], before, -1e30)
+    before = jnp.where(in_prompt[:, None, None], before, -1e30)
     own = jnp.where(in_answer[:, None, None, None], own, -1e30)
-    peak = jnp.maximum(before.max(-1, keepdims=True), own.max(-1, keepdims=True))
-    before, own = jnp.exp(before - peak), jnp.exp(own - peak)
-    total = before.sum(-1, keepdims=True) + own.sum(-1, keepdims=True)
-    out = dot("bnkgp,bkpd->bnkgd", before.astype(q.dtype), prefix_v)
+    peak = jnp.maximum(apart(before.max(-1, keepdims=True)), own.max(-1, keepdims=True))
+    before, own = jnp.exp(before - together(peak)), jnp.exp(own - peak)
+    total = apart(before.sum(-1, keepdims=True)) + own.sum(-1, keepdims=True)
+    out = apart(dot("bkqp,bkpd->bkqd", before.astype(q.dtype), prefix_v))
     out += dot("bnkgc,bnkcd->bnkgd", own.astype(q.dtype), suffix_v)
     return (out / total).astype(q.dtype).reshape(slots, lanes, heads, dim)
 
 
+def _precision(dtype: Any) -> jax.lax.Precision | None:
+    return jax.lax.Precision.HIGHEST if dtype == jnp.float32 else None
+
+
 def _logits(model: Model, params: Params, mesh: Mesh, hidden: Array) -> Float[Array, "slots lanes vocab"]:
     head = model.head(params).astype(hidden.dtype)
-    exact = jax.lax.Precision.HIGHEST if hidden.dtype == jnp.float32 else None
+    exact = _precision(hidden.dtype)
     logits = jnp.einsum("bnd,vd->bnv", hidden, head, precision=exact, preferred_element_type=jnp.float32)
     # Made with the vocabulary cut over `tensor`, read with the lanes cut over it: a choice needs a lane's whole row.
     return constrain(constrain(logits, mesh, ("batch", None, "vocab")), mesh, ("batch", "heads", None))
