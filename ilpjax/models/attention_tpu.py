@@ -49,13 +49,10 @@ tree.defvjp(_save, _backward)
 
 
 def blocks_of(seq: int, group: int) -> tuple[int, int]:
-    """(queries, keys) a block: powers of two that divide seq, their score matrix at most 2 MiB of VMEM."""
-    divides = lambda size: seq % size == 0
-    rows = next(size for size in (512, 256, LANES) if divides(size) and (size * group <= 1024 or size == LANES))
-    keys = next(
-        size for size in (512, 256, LANES) if divides(size) and (rows * group * size <= 1 << 19 or size == LANES)
-    )
-    return rows, keys
+    """(queries, keys) a block: powers of two that divide seq, a multiple of 128; their scores fill 2 MiB of VMEM."""
+    sizes = [size for size in (512, 256, LANES, 64, 32, 16) if seq % size == 0]
+    rows = next((size for size in sizes if size * group <= 1024), 16)
+    return rows, next(size for size in sizes if size == LANES or size * rows * group <= 1 << 19)
 
 
 def block_table(

@@ -1,6 +1,7 @@
 """The training loop: batches in, metrics one step late, a checkpoint now and then."""
 
 import hashlib
+import sys
 from collections.abc import Sequence
 from contextlib import closing
 from typing import Any
@@ -12,7 +13,7 @@ from jax.sharding import Mesh
 from ilpjax.config import TrainConfig
 from ilpjax.data import Example, Loader
 from ilpjax.errors import InputError
-from ilpjax.models import Model, Params
+from ilpjax.models import Model, Params, compute_dtype, describe_attention
 from ilpjax.parallel import put_batch
 from ilpjax.rundir import RunDir, fingerprint
 from ilpjax.train.checkpoints import Checkpoints, sync
@@ -46,6 +47,7 @@ def fit(
     full disk.
     """
     check_batch(cfg, mesh)
+    say_attention(model, cfg, mesh)
     loader = Loader(
         examples,
         seq_len=cfg.seq_len,
@@ -105,6 +107,14 @@ def check_batch(cfg: TrainConfig, mesh: Mesh) -> None:
         raise InputError(
             f"mesh: data x fsdp is {ways}, for {jax.process_count()} processes; each process needs its own share"
         )
+
+
+def say_attention(model: Model, cfg: TrainConfig, mesh: Mesh) -> None:
+    """Prints which attention a run uses. Raises InputError where the platform or the shape cannot have it."""
+    dtype = compute_dtype(cfg.dtype)
+    used = describe_attention(cfg.attention, cfg.seq_len, model.spec.head_dim, dtype, mesh=mesh, packed=True)
+    if jax.process_index() == 0:
+        print(used, file=sys.stderr, flush=True)
 
 
 def digest(examples: Sequence[Example], row_ids: Sequence[str]) -> str:
