@@ -24,7 +24,7 @@ from ilpjax.config import (
     WorldJob,
 )
 from ilpjax.errors import InputError
-from ilpjax.rundir import RunDir, read_table, write_table
+from ilpjax.rundir import RunDir, fingerprint, read_table, write_table
 
 
 class Study:
@@ -253,7 +253,10 @@ def _score(run: RunDir, which: str, folder: Path, job: RunJob) -> None:
         model, params = models.load_model(str(folder), mesh)
         tokenizer = data.load_tokenizer(str(folder))
         template = data.Template.from_tokenizer(tokenizer, job.data.template)
-        scoring.score_items(model, params, template, items, job.score, mesh=mesh, seed=job.seed, out=scores)
+        stamp = fingerprint(*inputs)
+        scoring.score_items(
+            model, params, template, items, job.score, mesh=mesh, seed=job.seed, out=scores, stamp=stamp
+        )
 
     inputs = [run / "items.parquet", folder, job.score, job.data, job.seed]
     _stage(run, f"score_{which}", inputs, [scores.name], work)

@@ -43,15 +43,17 @@ class Model:
         remat: bool = False,
         impl: AttentionImpl = "auto",
         packed: bool = False,
+        longest: int | None = None,
     ) -> Float[Array, "batch seq embed"]:
         """Hidden states after the final norm, in `dtype`.
 
         `positions` are RoPE positions (depth in the token tree); key k is visible to query q exactly when
         k <= q < subtree_end[k]. `remat` recomputes each layer in the backward pass. `impl`, `packed`: see `attention`.
+        `longest`: tokens of the longest path, where the caller knows that it is shorter than seq.
         Raises InputError where the platform has no such attention, and where the family would change its own beyond its
         context (Qwen's dynamic NTK).
         """
-        self.spec.check_positions(tokens.shape[1])
+        self.spec.check_positions(longest or tokens.shape[1])
         mesh = self.mesh
         attend = lambda q, k, v, cache, layer: (
             attention(q, k, v, subtree_end, impl, mesh=mesh, packed=packed),

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from ilpjax.config import AttentionImpl
 from ilpjax.data import OptionTokens
-from ilpjax.models import Model, Params
+from ilpjax.models import Model, Params, describe_attention
 from ilpjax.parallel import batch_sharding, constrain, put_batch, replicated
 from ilpjax.scoring.pack import Row, Shape, stack
 from ilpjax.scoring.tree import SHORTEST, next_power
@@ -24,7 +24,7 @@ CHUNK = 1024  # places of a device whose logits exist at a time
 def option_scores(
     model: Model,
     params: Params,
-    batch: dict[str, Int[Array, "batch _"]],
+    batch: dict[str, Int[Array, "batch ..."]],
     dtype: Any,
     impl: AttentionImpl = "auto",
     mesh: Mesh | None = None,
@@ -34,17 +34,20 @@ def option_scores(
     `batch` is what `stack` makes. Logits exist where something is predicted from, never at other positions, and for
     `CHUNK` places of a device at a time.
     """
-    hidden = model.hidden(params, batch["tokens"], batch["positions"], batch["subtree_end"], dtype=dtype, impl=impl)
+    inputs = (batch["nodes"][:, n] for n in range(3))  # tokens, positions, subtree_end
+    at, target, option = (batch["targets"][:, n] for n in range(3))
+    # A sequence of several trees may be longer than the model's context, its paths are not.
+    hidden = model.hidden(params, *inputs, dtype=dtype, impl=impl, longest=model.spec.max_positions)
     head = model.head(params).astype(dtype)
     pick = lambda x, index: jnp.take_along_axis(x, index[..., None], axis=1)
     at_places = pick(hidden, batch["places"])
-    predictors = pick(at_places, batch["at"])
+    predictors = pick(at_places, at)
     # A target's own logit is one row of the head: cheaper than looking it up among all logits of its place.
-    logits = jnp.sum(predictors.astype(jnp.float32) * head[batch["target"]].astype(jnp.float32), axis=-1)
-    logprob = logits - jnp.take_along_axis(_log_normaliser(at_places, head, mesh), batch["at"], axis=1)
-    columns = batch["target"].shape[1]
+    logits = jnp.sum(predictors.astype(jnp.float32) * head[target].astype(jnp.float32), axis=-1)
+    logprob = logits - jnp.take_along_axis(_log_normaliser(at_places, head, mesh), at, axis=1)
+    columns = target.shape[1]
     add = lambda values, option: jax.ops.segment_sum(values, option, num_segments=columns + 1)[:columns]
-    return jax.vmap(add)(logprob, batch["option"])
+    return jax.vmap(add)(logprob, option)
 
 
 def _log_normaliser(
@@ -98,14 +101,14 @@ def score_batch(
     mesh: Mesh,
     impl: AttentionImpl,
     params: Params,
-    batch: dict[str, Int[Array, "batch _"]],
+    batch: dict[str, Int[Array, "batch ..."]],
 ) -> Float[Array, "batch targets"]:
     """`option_scores` over the devices of a mesh: the batch cut over data x fsdp, the scores whole on every device.
 
     To compile it for a topology, give shapes for arrays: `score_batch.lower(model, dtype, mesh, impl, params_shapes,
     batch_shapes(mesh, rows, shape))`.
     """
-    batch = {name: constrain(x, mesh, ("batch", None)) for name, x in batch.items()}
+    batch = {name: constrain(x, mesh, ("batch", *[None] * (x.ndim - 1))) for name, x in batch.items()}
     scores = option_scores(model, params, batch, dtype, impl, mesh)
     # Replicated: every process reads all scores, the first one writes them.
     return jax.lax.with_sharding_constraint(scores, replicated(mesh))
@@ -132,12 +135,16 @@ class Scorer:
         self.shapes: set[Shape] = set()
         self.compiling = 0.0
         self.platform = mesh.devices.flat[0].platform
-        self._mesh = mesh
+        self._mesh, self._impl, self._dtype, self._head_dim = mesh, impl, dtype, model.spec.head_dim
         self._run = partial(score_batch, model, dtype, mesh, impl, params)
 
     def __str__(self) -> str:
         shapes = ", ".join(map(str, sorted(self.shapes)))
         return f"{len(self.shapes)} shape{'s' * (len(self.shapes) > 1)} ({shapes}), compiled in {self.compiling:.1f} s"
+
+    def describe(self, shape: Shape) -> str:
+        """How attention is computed in sequences of this shape."""
+        return describe_attention(self._impl, shape.length, self._head_dim, self._dtype, mesh=self._mesh)
 
     def arrays(self, rows: Sequence[Row], shape: Shape) -> dict[str, np.ndarray]:
         """This process's share of a batch."""

@@ -14,6 +14,7 @@ LONG = 2048  # shortest on an accelerator, whose attention skips what no query s
 # What a pass costs on a CPU beside its matrix products, in the FLOPs that they would do meanwhile (measured, 4 cores).
 SCORE_COST = 100  # a score of attention, softmax and mask
 LAYER_COST = 30e6  # a layer of a pass, whatever it holds
+PASS_COST = 700e6  # a pass: its arrays go to the device, its scores come back
 
 
 class Shape(NamedTuple):
@@ -119,7 +120,7 @@ def _cost(needs: list, length: int, spec: ModelSpec, rows: int, pack: bool, cpu:
         count = len(fill(members, shape, pack))
         if whole:
             count = -(-count // rows) * rows
-        total += count * (shape.length * (token + shape.length * score) + LAYER_COST / rows)
+        total += count * (shape.length * (token + shape.length * score) + (LAYER_COST + PASS_COST / spec.layers) / rows)
     return total * (1 + 0.1 * (len(by_shape) - 1))  # each shape more is a compilation more
 
 
@@ -134,30 +135,34 @@ def _with_targets(needs: list, length: int, pack: bool) -> Shape:
 
 
 def stack(rows: Sequence[Row], batch: int, shape: Shape) -> dict[str, np.ndarray]:
-    """Packed sequences as arrays [batch, ...]. Padding sees only itself; a padded target counts for no option.
+    """Packed sequences as arrays: `nodes` [batch, 3, length] (tokens, positions, subtree_end), `places`
+    [batch, places], `targets` [batch, 3, targets] (at, target, option; see `Tree`): few, each is a transfer.
 
-    Options are numbered through a sequence's trees, in order.
+    Options are numbered through a sequence's trees, in order. Padding sees only itself; a padded target counts for no
+    option.
     """
     length, places, targets = shape
     out = {
-        "tokens": np.zeros((batch, length), np.int32),
-        "positions": np.zeros((batch, length), np.int32),
-        "subtree_end": np.tile(np.arange(1, length + 1, dtype=np.int32), (batch, 1)),
+        "nodes": np.zeros((batch, 3, length), np.int32),
         "places": np.zeros((batch, places), np.int32),
-        "at": np.zeros((batch, targets), np.int32),
-        "target": np.zeros((batch, targets), np.int32),
-        "option": np.full((batch, targets), targets, np.int32),
+        "targets": np.zeros((batch, 3, targets), np.int32),
     }
+    tokens, positions, subtree_end = np.moveaxis(out["nodes"], 1, 0)
+    at, targeted, option_of = np.moveaxis(out["targets"], 1, 0)
+    subtree_end[:] = np.arange(1, length + 1)
+    option_of[:] = targets
     for n, row in enumerate(rows):
         token = place = target = option = 0
         for _, tree in row:
             here = slice(token, token + len(tree.tokens))
-            out["tokens"][n, here], out["positions"][n, here] = tree.tokens, tree.positions
-            out["subtree_end"][n, here] = tree.subtree_end + token
+            tokens[n, here], positions[n, here], subtree_end[n, here] = (
+                tree.tokens,
+                tree.positions,
+                tree.subtree_end + token,
+            )
             out["places"][n, place : place + len(tree.places)] = tree.places + token
             here = slice(target, target + len(tree.target))
-            out["at"][n, here], out["target"][n, here] = tree.at + place, tree.target
-            out["option"][n, here] = tree.option + option
+            at[n, here], targeted[n, here], option_of[n, here] = tree.at + place, tree.target, tree.option + option
             token, place = token + len(tree.tokens), place + len(tree.places)
             target, option = target + len(tree.target), option + tree.options
     return out

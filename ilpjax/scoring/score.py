@@ -121,27 +121,48 @@ def _passes(
     if not first:
         return
     prepare = lambda block: _prepare(block, template, cfg, seed, model.spec.max_positions)
-    cpu = scorer.platform == "cpu"
-    trees = [tree for _, tree in prepare(first)]
-    base = choose_base(trees, model.spec, scorer.rows, cfg.pack, cpu=cpu, whole=len(first) < BLOCK)
-    source = islice(chain(first, source), done, None)
-    packer = Packer(base, scorer.rows, cfg.pack)
+    prepared = prepare(first)
+    base = choose_base(
+        [tree for _, tree in prepared],
+        model.spec,
+        scorer.rows,
+        cfg.pack,
+        cpu=scorer.platform == "cpu",
+        whole=len(first) < BLOCK,
+    )
+    _say(f"score: {scorer.rows} sequences of {base.length} tokens a pass; {scorer.describe(base)}")
+    again = map(prepare, _blocks(islice(chain(first, source), done, None)))
+    blocks = again if done else chain([prepared], map(prepare, _blocks(source)))
+    yield from _shards(blocks, Packer(base, scorer.rows, cfg.pack), scorer)
+
+
+def _shards(
+    blocks: Iterable[list[tuple[list[Asked], Tree]]], packer: Packer, scorer: Scorer
+) -> Iterator[_Pass | _ShardEnd]:
     asked: list[list[Asked]] = []
     size = 0
-    while True:
-        block = list(islice(source, BLOCK))
-        prepared = prepare(block)
-        size += sum(16 + len(tree.tokens) for _, tree in prepared)
-        ends = size >= SHARD or len(block) < BLOCK
-        members = [(len(asked) + n, tree) for n, (_, tree) in enumerate(prepared)]
-        for shape, rows in packer.add(members, last=ends):
+
+    def passes(members: list[tuple[int, Tree]], last: bool = False) -> Iterator[_Pass]:
+        for shape, rows in packer.add(members, last=last):
             yield _Pass(shape, rows, scorer.arrays(rows, shape))
-        asked += [lines for lines, _ in prepared]
-        if ends and asked:
+
+    for block in blocks:
+        yield from passes([(len(asked) + n, tree) for n, (_, tree) in enumerate(block)])
+        asked += [lines for lines, _ in block]
+        size += sum(16 + len(tree.tokens) for _, tree in block)
+        if size >= SHARD:
+            yield from passes([], last=True)
             yield _ShardEnd(asked)
             asked, size = [], 0
-        if len(block) < BLOCK:
-            return
+    if asked:
+        yield from passes([], last=True)
+        yield _ShardEnd(asked)
+
+
+def _blocks(items: Iterable[Item]) -> Iterator[list[Item]]:
+    source = iter(items)
+    while block := list(islice(source, BLOCK)):
+        yield block
 
 
 def _scores(work: Iterator[_Pass | _ShardEnd], scorer: Scorer) -> Iterator[tuple[list[list[Asked]], list[np.ndarray]]]:

@@ -49,7 +49,8 @@ def test_every_tree_comes_back_from_its_own_place(forests, rows, pack, block):
         for shape, packed in packer.add(members, last=start + block >= len(trees)):
             shapes.add(shape)
             assert 1 <= len(packed) <= rows and (pack or all(len(row) == 1 for row in packed))
-            batch = stack(packed, rows, shape)
+            batch = named(stack(packed, rows, shape))
+            assert [batch[name].shape for name in ("tokens", "places", "target")] == [(rows, size) for size in shape]
             assert all(
                 len(batch[name][0]) == size for name, size in zip(("tokens", "places", "target"), shape, strict=True)
             )
@@ -65,6 +66,12 @@ def test_every_tree_comes_back_from_its_own_place(forests, rows, pack, block):
     assert all(shape == Shape(16, 4, 4) or shape[0] % 32 == 0 for shape in shapes)
     largest = max(max(tree.need[0] / 16, tree.need[1] / 4, tree.need[2] / 4) for tree in trees)
     assert len(shapes) <= 1 + max(0, np.ceil(np.log2(largest)))
+
+
+def named(batch):
+    nodes = zip(("tokens", "positions", "subtree_end"), np.moveaxis(batch["nodes"], 1, 0), strict=True)
+    targets = zip(("at", "target", "option"), np.moveaxis(batch["targets"], 1, 0), strict=True)
+    return {"places": batch["places"], **dict(nodes), **dict(targets)}
 
 
 def check_row(row, arrays):

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
+from tiny import tiny_model
 
 from ilpjax.config import DetectConfig, MeshConfig, ScoreConfig, ScoreJob
 from ilpjax.data import items_table
@@ -132,6 +133,14 @@ def test_a_long_prompt_loses_its_beginning(score, plain, make_model, mesh):
     bad = Item(row_id="bad", question="?", options=(question, "Rome"), answer=0)
     with pytest.raises(InputError, match="row_id bad: an option has .* tokens, and the model sees at most 32"):
         score([bad], model=model, params=params)
+
+
+def test_a_packed_sequence_may_be_longer_than_the_context(score, items):
+    """The first Qwen attends otherwise beyond its context: paths count, not the sequence."""
+    model, params = tiny_model("qwen", 401, seq_length=96)
+    got = score(items[:8], model=model, params=params, batch=1)
+    alone = score(items[:8], model=model, params=params, batch=8, pack=False)
+    np.testing.assert_allclose(flat(got, "option_logprob"), flat(alone, "option_logprob"), rtol=1e-5, atol=1e-5)
 
 
 def test_a_failure_leaves_the_old_table(score, items, tmp_path):
