@@ -29,7 +29,7 @@ from ilpjax.scoring.table import Asked, Shards, lines, schema
 from ilpjax.scoring.tree import Tree, cut_left, grow
 
 BLOCK = 256  # items tokenised at a time; the first block says which shapes there will be
-SHARD = 1 << 20  # tokens of a shard: what a killed run may have to do again
+SHARD = 1 << 19  # tokens of a shard: what a killed run may have to do again
 IN_FLIGHT = 2  # passes given to the device before the first is waited for
 
 
