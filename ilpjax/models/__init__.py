@@ -1,7 +1,7 @@
 """One decoder for three families, its weights from and to Hugging Face checkpoints, log-probs of tokens."""
 
 from ilpjax.models.attention import attention, choose_attention, describe_attention, tree_mask
-from ilpjax.models.cross_entropy import target_logprobs, target_logprobs_reference
+from ilpjax.models.cross_entropy import weighted_nats, weighted_nats_reference
 from ilpjax.models.hf import load_model, read_spec, resolve, save_model
 from ilpjax.models.model import (
     Model,
@@ -33,7 +33,7 @@ __all__ = [
     "read_spec",
     "resolve",
     "save_model",
-    "target_logprobs",
-    "target_logprobs_reference",
     "tree_mask",
+    "weighted_nats",
+    "weighted_nats_reference",
 ]

@@ -94,7 +94,7 @@ class Model:
         dtype: Any = jnp.float32,
         impl: AttentionImpl = "auto",
     ) -> Float[Array, "batch seq vocab"]:
-        """All logits, float32: for tests and small models. `target_logprobs` is the way for the rest."""
+        """All logits, float32: for tests and small models. `weighted_nats` is training's way."""
         x = self.hidden(params, tokens, positions, subtree_end, dtype=dtype, impl=impl)
         head = self.head(params).astype(dtype)
         return jnp.einsum("bsd,vd->bsv", x, head, precision=precision(x.dtype), preferred_element_type=jnp.float32)

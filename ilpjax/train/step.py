@@ -11,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
 from ilpjax.config import TrainConfig
-from ilpjax.models import Model, Params, compute_dtype, param_shardings, target_logprobs
+from ilpjax.models import Model, Params, compute_dtype, param_shardings, weighted_nats
 from ilpjax.parallel import batch_sharding, replicated
 from ilpjax.train.optimizer import make_optimizer, schedule
 
@@ -105,14 +105,14 @@ def batch_sums(
         impl=cfg.attention,
         packed=True,
     )
-    head, targets = model.head(params), batch["targets"]
-    logprob, greedy = target_logprobs(hidden, head, targets, chunk=cfg.loss_chunk, mesh=model.mesh)
     weights = batch["weights"]
+    nats, logprob, greedy = weighted_nats(
+        hidden, model.head(params), batch["targets"], weights, chunk=cfg.loss_chunk, mesh=model.mesh
+    )
     rows = None
     if cfg.dynamics:
-        parts = jax.lax.stop_gradient(logprob), greedy, weights, batch["slots"]
-        rows = row_sums(*parts, count=batch["rows"].shape[-1])
-    return -jnp.sum(weights * logprob), (jnp.sum(weights), rows)
+        rows = row_sums(logprob, greedy, weights, batch["slots"], count=batch["rows"].shape[-1])
+    return nats, (jnp.sum(weights), rows)
 
 
 def loss_and_grads(

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ilpjax.config import MeshConfig
-from ilpjax.models import ModelSpec, init_model, load_model, save_model, target_logprobs
+from ilpjax.models import ModelSpec, init_model, load_model, save_model, weighted_nats
 from ilpjax.parallel import make_mesh, put_batch, start
 
 CONFIG = {
@@ -36,7 +36,7 @@ def main(out: str) -> None:
 
         def loss(params):
             hidden = model.hidden(params, tokens, positions, ends, dtype=jnp.float32, remat=True)
-            return -target_logprobs(hidden, model.head(params), tokens, chunk=64)[0].mean()
+            return weighted_nats(hidden, model.head(params), tokens, jnp.full(tokens.shape, 0.01), chunk=64)[0]
 
         return jax.tree.map(lambda p, g: p - g, params, jax.grad(loss)(params))
 
