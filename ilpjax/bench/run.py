@@ -35,7 +35,9 @@ class Bench:
 
 
 BENCHES = {
-    "scoring": Bench("scoring.py", "lm_eval", "items/s", (1e-5, 2e-2), (1, 4, 8, 16, 32)),
+    "scoring": Bench("lm_eval_scoring.py", "lm_eval", "items/s", (1e-5, 2e-2), (1, 4, 8, 16, 32)),
+    "sampling": Bench("transformers_sampling.py", "transformers", "tokens/s", (1e-5, 2e-2), (1, 2, 4, 8)),
+    "sft": Bench("trl_sft.py", "trl", "tokens/s", (1e-5, 1e-2), (1, 2, 4, 8)),
 }
 
 
@@ -64,10 +66,11 @@ def compare(job: BenchJob, bench: Bench, folder: Path) -> dict[str, Any]:
             raise InputError(f"device: no peer runs on {about['platform']}; device=cpu would be right")
         device = "cuda" if about["platform"] == "gpu" else "cpu"
         versions = peer.ask("prepare", job=values, folder=str(folder), device=device)
-        mine, theirs = ours.ask("check"), peer.ask("check")
-        difference = check(mine["results"], theirs["results"], bench.tolerance[device == "cuda"])
+        compiled = ours.ask("run")["compile"]
+        difference = check(ours.ask("check"), peer.ask("check"), bench.tolerance[device == "cuda"])
         best = sweep(peer, bench.batches, threads(device))
         rounds = list(in_turn(ours, peer, best, job.rounds))
+        more = ours.ask("more")
     our_rates, peer_rates = ([r[n] for r in rounds] for n in range(2))
     ratio = paired_ratio(our_rates, peer_rates)
     return {
@@ -81,11 +84,26 @@ def compare(job: BenchJob, bench: Bench, folder: Path) -> dict[str, Any]:
         "device": f"{about['platform']}: {about['kind']}" if device == "cuda" else processor(),
         "rounds": len(rounds),
         "max_diff": difference,
-        "compile_s": mine["compile"],
+        "compile_s": compiled,
         "peer_threads": best["threads"],
         "peer_batch": best["batch"],
         "versions": {"jax": about["jax"], **versions},
+        **shares(median(our_rates), more),
     }
+
+
+def shares(rate: float, more: dict[str, Any]) -> dict[str, Any]:
+    """What our rate is of what the device can do, as it was measured beside the rounds and (mfu) as its vendor says."""
+    told: dict[str, Any] = {"matmul_gflops": more["matmul_rate"] / 1e9, "copy_gbs": more["copy_rate"] / 1e9}
+    if "flops" in more:
+        told["share_of_matmul"] = rate * more["flops"] / more["matmul_rate"]
+        if more["peak"]:
+            told["mfu"] = rate * more["flops"] / more["peak"]
+    if "bytes" in more:
+        told["share_of_bandwidth"] = rate * more["bytes"] / more["copy_rate"]
+    if "dynamics" in more:
+        told |= dict(zip(("dynamics", "dynamics_low", "dynamics_high"), more["dynamics"], strict=True))
+    return told
 
 
 def our_environment(job: BenchJob) -> dict[str, str]:
@@ -173,9 +191,15 @@ def show(job: BenchJob, result: dict[str, Any]) -> None:
     print(f"bench {job.what} on {result['device']}; {versions}")
     print(f"  same results: largest difference {result['max_diff']:.2g}")
     print(f"  peer's best: {result['peer_threads']} threads, batch {result['peer_batch']}")
-    print(
-        f"  ours {result['ours']:.4g} {result['unit']}, peer {result['peer']:.4g}; compiled in {result['compile_s']:.1f} s"
-    )
+    print(f"  ours {result['ours']:.4g} {result['unit']}, peer {result['peer']:.4g}")
+    print(f"  compiling took {result['compile_s']:.1f} s, apart from that")
+    names = {"share_of_matmul": "of a large matrix product's rate", "mfu": "of the vendor's peak"}
+    for key, text in (names | {"share_of_bandwidth": "of the floor that a copy's speed sets"}).items():
+        if key in result:
+            print(f"  {result[key]:.0%} {text}")
+    if "dynamics" in result:
+        spread = f"{result['dynamics_low']:.4f} to {result['dynamics_high']:.4f}"
+        print(f"  step time with every row's dynamics, over without: {result['dynamics']:.4f} ({spread})")
     print(
         f"  ratio {result['ratio']:.2f} ({result['ratio_low']:.2f} to {result['ratio_high']:.2f}, "
         f"median of {result['rounds']} paired rounds)"

@@ -15,7 +15,7 @@ from ilpjax.models import ModelSpec, init_model, resolve, save_model
 from ilpjax.parallel import make_mesh
 
 # 40 million parameters; the spread of the weights makes its log-probs differ enough to be compared.
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "model_type": "qwen2",
     "vocab_size": 32000,
     "hidden_size": 512,
@@ -30,6 +30,8 @@ CONFIG = {
     "initializer_range": 0.04,
 }
 WORDS = 1500  # of the tokenizer that goes with it
+CURVE_BATCH, CURVE_STEPS, CURVE_LR = 2, 4, 1e-4
+FULL = 0.94  # of a sequence is filled by any packer
 
 
 def make_model(job: BenchJob, folder: Path) -> None:
@@ -69,6 +71,38 @@ def make_items(tokenizer: PreTrainedTokenizerBase, job: BenchJob, count: int) ->
         _count(tokenizer, question + " " + options[0], job.prompt + job.option_tokens)
         items.append({"question": question, "options": options})
     return items
+
+
+def make_prompts(tokenizer: PreTrainedTokenizerBase, job: BenchJob, count: int) -> list[list[int]]:
+    """Token ids of `count` prompts of `job.prompt` tokens."""
+    rng, words = np.random.default_rng(job.seed), single_words(tokenizer)
+    texts = [" ".join(rng.choice(words, job.prompt)) for _ in range(count)]
+    for text in texts:
+        _count(tokenizer, text, job.prompt)
+    return tokenizer(texts, add_special_tokens=False)["input_ids"]
+
+
+def make_rows(vocab: int, job: BenchJob) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Rows to train on, `{"tokens", "prompt": tokens of the prompt}`.
+
+    First a few that fill a sequence each, longest first, so that every packer makes the same steps of them. Then
+    `job.rows` of log-normal length, a prompt being 20 to 60 % of its row; without `job.rows` as many as go into two
+    steps, so that no side trains on a step that is half empty.
+    """
+    rng = np.random.default_rng(job.seed)
+
+    def row(length: int) -> dict[str, Any]:
+        tokens = rng.integers(1, vocab, length).tolist()
+        return {"tokens": tokens, "prompt": max(1, int(length * rng.uniform(0.2, 0.6)))}
+
+    def draw() -> int:
+        return int(np.exp(rng.normal(np.log(job.seq_len / 4), 0.7)).clip(16, job.seq_len))
+
+    alone = np.linspace(job.seq_len, job.seq_len // 2 + 1, CURVE_STEPS * CURVE_BATCH).astype(int)
+    lengths = [draw() for _ in range(job.rows or 0)]
+    while not job.rows and sum(lengths) < FULL * 2 * job.batch * job.seq_len:
+        lengths.append(draw())
+    return [row(int(n)) for n in alone], [row(n) for n in lengths]
 
 
 def _count(tokenizer: PreTrainedTokenizerBase, text: str, wanted: int) -> None:

@@ -4,7 +4,7 @@ from ilpjax.data.choices import answer_type, make_items, normalise
 from ilpjax.data.examples import Example, RowTokens, make_examples, text_examples
 from ilpjax.data.items import Items, read_items
 from ilpjax.data.loader import Loader
-from ilpjax.data.packing import Batch, pack, plan_epoch
+from ilpjax.data.packing import Batch, Order, pack, plan_epoch
 from ilpjax.data.sources import read_rows, read_texts
 from ilpjax.data.tables import items_from_table, items_table, rows_from_table, rows_table
 from ilpjax.data.template import Encoded, OptionTokens, Rendered, Template
@@ -17,6 +17,7 @@ __all__ = [
     "Items",
     "Loader",
     "OptionTokens",
+    "Order",
     "Rendered",
     "RowTokens",
     "Template",

@@ -3,7 +3,7 @@
 from ilpjax.train.jobs import run_cpt, run_sft
 from ilpjax.train.loop import check_batch, fit
 from ilpjax.train.optimizer import decay_mask, make_optimizer, schedule
-from ilpjax.train.progress import Progress
+from ilpjax.train.progress import Progress, peak_flops
 from ilpjax.train.step import State, abstract_state, init_state, loss_and_grads, make_step, state_shardings
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "loss_and_grads",
     "make_optimizer",
     "make_step",
+    "peak_flops",
     "run_cpt",
     "run_sft",
     "schedule",
