@@ -6,7 +6,7 @@ body counts as often as the loop turns.
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -21,6 +21,7 @@ _NAME = re.compile(r"%([\w.\-]+)")
 # Instructions that move nothing themselves. Of an asynchronous pair the start counts.
 _FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "call", "conditional", "iota"}
 _FREE |= {"after-all", "partition-id", "replica-id", "opt-barrier", "async-update", "add-dependency", "domain"}
+_SAME = ("bitcast", "reshape", "convert", "copy")
 
 
 @dataclass(frozen=True)
@@ -181,39 +182,49 @@ class Program:
     def _fused(self, name: str, reads: list[str], shape: str) -> float:
         """A fusion's own parameters may be whole stacks of which one slice is touched."""
         body = self.computations.get(name, [])
-        at = self._at.get(name, {})
-        through = lambda one: one.opcode in ("bitcast", "reshape", "convert", "copy")
         total = 0.0
-        for one in body:
-            if one.opcode != "parameter":
-                continue
-            number = int(re.search(r"\d+", one.text)[0])  # type: ignore[index]
-            whole = in_hbm(reads[number]) if number < len(reads) else 0
-            total += min(whole, self._touched(one.name, body, through)) if whole else 0
+        for number, read in enumerate(reads):
+            if whole := in_hbm(read):
+                total += min(whole, self._touched(_parameter(body, number), body))
         roots = [one for one in body if one.root]
         written = roots[0].operands if roots and roots[0].opcode == "tuple" else [one.name for one in roots]
         for part, result in zip(_parts(shape), written, strict=False):
-            made = at.get(result)
-            while made is not None and through(made) and made.operands:
-                made = at.get(made.operands[0])
-            update = at.get(made.operands[1]) if made is not None and made.opcode == "dynamic-update-slice" else None
-            total += min(in_hbm(part), size_of(update.shape)) if update is not None else in_hbm(part)
+            total += min(in_hbm(part), self._updated(name, result))
         return total
 
-    def _touched(self, name: str, body: list[Instruction], through: Callable[[Instruction], bool]) -> float:
+    def _touched(self, name: str, body: list[Instruction]) -> float:
+        """Bytes read of a fusion's parameter: less than all of it where it is only sliced, or updated in place."""
         total = 0.0
         for user in body:
-            if name not in user.operands:
-                continue
-            if user.opcode in ("dynamic-slice", "gather") and user.operands[0] == name:
-                total += size_of(user.shape)
-            elif user.opcode == "dynamic-update-slice" and user.operands[0] == name:
-                continue
-            elif through(user):
-                total += self._touched(user.name, body, through)
-            else:
-                return math.inf
+            for place, operand in enumerate(user.operands):
+                if operand == name:
+                    total += self._taken(user, place, body)
         return total
+
+    def _taken(self, user: Instruction, place: int, body: list[Instruction]) -> float:
+        if user.opcode in ("dynamic-slice", "gather") and place == 0:
+            return size_of(user.shape)
+        if user.opcode == "dynamic-update-slice" and place == 0:
+            return 0.0
+        if user.opcode in _SAME:
+            return self._touched(user.name, body)
+        if user.opcode == "fusion":
+            inner = self.computations.get(next(user.called("calls"), ""), [])
+            return self._touched(_parameter(inner, place), inner)
+        return math.inf
+
+    def _updated(self, where: str, name: str) -> float:
+        """Bytes written of a fusion's result: less than all of it where it is updated in place."""
+        made = self._at[where].get(name) if where in self._at else None
+        while made is not None and made.opcode in _SAME and made.operands:
+            made = self._at[where].get(made.operands[0])
+        if made is not None and made.opcode == "dynamic-update-slice":
+            return size_of(self._at[where][made.operands[1]].shape)
+        if made is not None and made.opcode == "fusion":
+            inner = next(made.called("calls"), "")
+            root = next((one for one in self.computations.get(inner, []) if one.root), None)
+            return self._updated(inner, root.name) if root is not None else math.inf
+        return math.inf
 
 
 def size_of(shape: str) -> int:
@@ -262,6 +273,11 @@ def _until_space(text: str) -> tuple[str, str]:
     return head, rest
 
 
+def _parameter(body: list[Instruction], number: int) -> str:
+    found = (one.name for one in body if one.opcode == "parameter" and one.text.startswith(f"({number})"))
+    return next(found, "")
+
+
 def _constant(one: Instruction | None) -> int | None:
     found = re.match(r"\((-?\d+)\)", one.text) if one is not None and one.opcode == "constant" else None
     return int(found[1]) if found else None
@@ -286,21 +302,28 @@ def _collective(one: Instruction, times: float) -> Collective | None:
 
 
 def device_groups(text: str) -> tuple[tuple[int, ...], ...]:
-    """Who exchanges with whom, from any of the four ways it is written. Empty: all devices in one group."""
+    """Who exchanges with whom, from any of the ways it is written. Empty: all devices in one group."""
     if found := re.search(r"(?:replica_groups|source_target_pairs)=\{(\{[\d,{} ]*\})\}", text):
         return tuple(tuple(map(int, group.split(","))) for group in re.findall(r"\{([\d, ]+)\}", found[1]))
-    if found := re.search(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", text):
-        shape, dims, order = ([int(n) for n in part.split(",")] if part else [] for part in found.groups())
-        ids = np.arange(math.prod(dims)).reshape(dims)
-        return tuple(map(tuple, (ids.transpose(order) if order else ids).reshape(shape).tolist()))
-    if found := re.search(r"replica_groups=mesh\[([^\]]+)\]\s*\{([^}]*)\}", text):
+    if found := re.search(r"replica_groups=\[([\d,]+)\]<=(\[[\d,]+\](?:T\([\d,]+\))?)", text):
+        shape = [int(n) for n in found[1].split(",")]
+        return tuple(map(tuple, _iota(found[2]).reshape(shape).tolist()))
+    if found := re.search(r"replica_groups=mesh\[([^\]]+)\](?:, device_ids=\(([^ ]+)\))? \{([^}]*)\}", text):
         sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", found[1])}
-        names, inner = list(sizes), re.findall(r"'(\w+)'", found[2])
-        ids = np.arange(math.prod(sizes.values())).reshape(list(sizes.values()))
+        ids = _iota(found[2] or f"[{math.prod(sizes.values())}]").reshape(list(sizes.values()))
+        names, inner = list(sizes), re.findall(r"'(\w+)'", found[3])
         outer = [name for name in names if name not in inner]
         moved = ids.transpose([names.index(name) for name in [*outer, *inner]])
         return tuple(map(tuple, moved.reshape(-1, math.prod(sizes[name] for name in inner)).tolist()))
     return ()
+
+
+def _iota(text: str) -> np.ndarray:
+    """The device numbers of "[8,64]T(1,0)": counted in the first shape, then transposed."""
+    dims, _, order = text.partition("T")
+    shape, axes = ([int(n) for n in re.findall(r"\d+", part)] for part in (dims, order))
+    ids = np.arange(math.prod(shape)).reshape(shape)
+    return ids.transpose(axes) if axes else ids
 
 
 def _together(found: list[Collective]) -> list[Collective]:

@@ -82,6 +82,7 @@ def _head(job: PlanJob, spec: ModelSpec, where: Slice, mesh: Any, work: Work) ->
         "chips": where.chips,
         "devices": len(where.devices),
         "mesh": dict(mesh),
+        "attention": work.attention,
         "batch": work.batch,
         "batch_unit": work.unit,
         "counts": work.counts(work.batch),
@@ -134,6 +135,7 @@ def table(plan: Plan) -> Iterator[str]:
     yield f"{plan['job']}  {plan['model']}  {plan['params'] / 1e9:.2f}B parameters"
     yield f"slice      {plan['topology']}: {plan['chips']} {plan['chip']} chips; mesh {mesh}"
     yield f"batch      {plan['batch']} (a multiple of {plan['batch_unit']}); compiled in {plan['compile_s']} s"
+    yield plan["attention"]
     yield f"memory     {gib(plan['peak'])} of {gib(plan['hbm'])} a device: {'fits' if plan['fits'] else 'DOES NOT FIT'}"
     for part in plan.get("parts", ()):
         yield from _rows(part, gib)

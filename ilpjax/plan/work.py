@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from ilpjax.config import PlanJob
 from ilpjax.data import OptionTokens
-from ilpjax.models import ModelSpec, Params, define, param_shapes, param_shardings
+from ilpjax.models import ModelSpec, Params, define, describe_attention, param_shapes, param_shardings
 from ilpjax.parallel import batch_sharding
 from ilpjax.scoring import (
     Prompt,
@@ -57,6 +57,7 @@ class Work:
     unit: int
     parts: Callable[[int], list[Part]]
     counts: Callable[[int], dict[str, float]]
+    attention: str  # which one is compiled
 
 
 def forward_flops(spec: ModelSpec, tokens: float, pairs: float, logits: float) -> float:
@@ -96,7 +97,8 @@ def _sft(job: PlanJob, spec: ModelSpec, mesh: Mesh) -> Work:
         return [Part("step", step.lower(state, arrays), tokens * spec.flops_per_token(seq), again)]
 
     counts = lambda batch: {"sequences": float(batch), "tokens": float(batch * seq)}
-    return Work("sft.batch", cfg.batch, _ways(mesh) * cfg.micro_batches, parts, counts)
+    used = describe_attention(cfg.attention, seq, spec.head_dim, jnp.dtype(cfg.dtype), mesh=mesh, packed=True)
+    return Work("sft.batch", cfg.batch, _ways(mesh) * cfg.micro_batches, parts, counts, used)
 
 
 def _params(spec: ModelSpec, mesh: Mesh, narrow: bool) -> Params:
@@ -130,7 +132,8 @@ def _score(job: PlanJob, spec: ModelSpec, mesh: Mesh) -> Work:
         return [Part("pass", lowered, flops, batch * padding)]
 
     counts = lambda batch: {"items": float(batch * trees), "tokens": float(batch * trees * len(tree.tokens))}
-    return Work("score.batch", rows, ways, parts, counts)
+    used = describe_attention(cfg.attention, shape.length, spec.head_dim, dtype, mesh=mesh)
+    return Work("score.batch", rows, ways, parts, counts, used)
 
 
 def _sample(job: PlanJob, spec: ModelSpec, mesh: Mesh) -> Work:
@@ -158,4 +161,5 @@ def _sample(job: PlanJob, spec: ModelSpec, mesh: Mesh) -> Work:
 
     rows = -(-cfg.batch // ways) * ways
     counts = lambda batch: {"prompts": float(batch), "tokens": float(batch * cfg.samples * cfg.new_tokens)}
-    return Work("sample.batch", rows, ways, parts, counts)
+    used = describe_attention("auto", job.prompt, spec.head_dim, dtype, mesh=mesh, packed=True)
+    return Work("sample.batch", rows, ways, parts, counts, f"{used}, then one softmax over prompt and answer")

@@ -11,7 +11,7 @@ from ilpjax.plan import Program
 from ilpjax.plan.hlo import device_groups, in_hbm, size_of
 
 # Cut down from a v5e program: no trip counts in it, an all-gather whose steps lie in three fusions of two loops, a
-# permute in a loop of stride 2, a slice of a stack inside a fusion, and memory on the chip, S(1).
+# permute in a loop of stride 2, a slice of a stack inside two fusions, and memory on the chip, S(1).
 RECORDED = """
 HloModule jit_step, is_scheduled=true
 
@@ -41,6 +41,13 @@ HloModule jit_step, is_scheduled=true
   ROOT %flat.1 = bf16[64,128]{1,0:T(8,128)(2,1)S(1)} bitcast(%slice.1)
 }
 
+%around (r.1: bf16[8,64,128], r.2: s32[]) -> bf16[64,128] {
+  %r.1 = bf16[8,64,128]{2,1,0:T(8,128)(2,1)} parameter(0)
+  %r.2 = s32[]{:T(128)} parameter(1)
+  %within = bf16[64,128]{1,0:T(8,128)(2,1)S(1)} fusion(%r.1, %r.2), kind=kLoop, calls=%slicing
+  ROOT %negative = bf16[64,128]{1,0:T(8,128)(2,1)S(1)} negate(%within)
+}
+
 %inner (p.3: (u32[], bf16[64,128])) -> (u32[], bf16[64,128]) {
   %p.3 = (u32[]{:T(128)}, bf16[64,128]{1,0:T(8,128)(2,1)}) parameter(0)
   %i.3 = u32[]{:T(128)} get-tuple-element(%p.3), index=0
@@ -60,9 +67,11 @@ HloModule jit_step, is_scheduled=true
   %one = s32[]{:T(128)} constant(1)
   %next.4 = s32[]{:T(128)} add(%i.4, %one)
   %fusion.90 = bf16[64,128]{1,0:T(8,128)(2,1)S(1)} fusion(%stack), kind=kCustom, calls=%async_collective_fusion.1
-  %weights = bf16[64,128]{1,0:T(8,128)(2,1)S(1)} fusion(%stack, %i.4), kind=kLoop, calls=%slicing
-  %zero = u32[]{:T(128)} constant(0)
-  %start = (u32[]{:T(128)}, bf16[64,128]{1,0:T(8,128)(2,1)}) tuple(%zero, %weights)
+  %weights = bf16[64,128]{1,0:T(8,128)(2,1)S(1)} fusion(%stack, %i.4), kind=kOutput, calls=%around
+  %first = u32[]{:T(128)} constant(1)
+  %again = bf16[64,128]{1,0:T(8,128)(2,1)S(1)} collective-permute(%weights), channel_id=4, source_target_pairs={{0,7},{1,0},{2,1},{3,2},{4,3},{5,4},{6,5},{7,6}}
+  %more = bf16[64,128]{1,0:T(8,128)(2,1)S(1)} collective-permute(%again), channel_id=5, source_target_pairs={{0,7},{1,0},{2,1},{3,2},{4,3},{5,4},{6,5},{7,6}}
+  %start = (u32[]{:T(128)}, bf16[64,128]{1,0:T(8,128)(2,1)}) tuple(%first, %weights)
   %while.2 = (u32[]{:T(128)}, bf16[64,128]{1,0:T(8,128)(2,1)}) while(%start), condition=%condition.2, body=%inner
   ROOT %t.4 = (s32[]{:T(128)}, bf16[8,64,128]{2,1,0:T(8,128)(2,1)}) tuple(%next.4, %stack)
 }
@@ -79,12 +88,14 @@ TILE = 64 * 128 * 2  # bytes
 
 
 def test_recorded_program():
-    gather, permute = sorted(Program(RECORDED).collectives(), key=lambda one: one.kind)
+    gather, hidden, exposed = sorted(Program(RECORDED).collectives(), key=lambda one: (one.kind, not one.hidden))
     # 24 turns; the gather's step in the inner loop is the same gather.
     assert (gather.kind, gather.bytes, gather.count, gather.hidden) == ("all-gather", TILE, 24, True)
     assert gather.groups == (tuple(range(8)),)
-    # From 0 to 5 in steps of 2: 3 turns each.
-    assert (permute.kind, permute.bytes, permute.count, permute.hidden) == ("collective-permute", TILE, 72, True)
+    # From 1 to 5 in steps of 2: 2 turns each.
+    assert (hidden.kind, hidden.bytes, hidden.count, hidden.hidden) == ("collective-permute", TILE, 48, True)
+    # Two equal ones, nothing beside them.
+    assert (exposed.kind, exposed.bytes, exposed.count, exposed.hidden) == ("collective-permute", TILE, 48, False)
 
 
 def test_recorded_bytes():
@@ -106,6 +117,8 @@ def test_sizes_and_memory_spaces():
         "replica_groups={{0,2},{1,3}}, x",
         "replica_groups=[2,2]<=[2,2]T(1,0), x",
         "replica_groups=mesh['a'=2,'b'=2] {'a'}, x",
+        "replica_groups=mesh['a'=2,'b'=2], device_ids=([2,2]T(1,0)) {'b'}, x",
+        "source_target_pairs={{0,2},{1,3}}, x",
     ],
 )
 def test_groups_however_written(text):

@@ -86,7 +86,7 @@ def test_a_small_plan():
     assert max(one["bytes"] for one in step["collectives"]) <= 4 * 256 * 4096
     json.dumps(plan)
     text = "\n".join(table(plan))
-    assert "fits" in text and "an estimate" in text
+    assert "fits" in text and "an estimate" in text and "splash" in plan["attention"]
 
 
 @libtpu
