@@ -69,7 +69,7 @@ def choose_attention(impl: AttentionImpl, platform: str, seq: int, dim: int, dty
     if impl == "auto":
         if platform == "tpu":
             return "splash" if packed and refused is None else "tree"
-        return "reference" if seq < 256 else "chunked"
+        return "reference" if seq < 128 else "chunked"
     on = {"tree": "tpu", "splash": "tpu", "cudnn": "gpu"}.get(impl, platform)
     if platform != on and not (attention_tpu.INTERPRET and on == "tpu"):
         raise InputError(f"attention: {impl} runs on a {on.upper()}, this is a {platform.upper()}; auto would be right")

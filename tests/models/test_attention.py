@@ -98,8 +98,8 @@ def test_cudnn_equals_reference():
 
 def test_choice():
     choose = lambda platform, seq, dtype, packed, dim=128: choose_attention("auto", platform, seq, dim, dtype, packed)
-    assert choose("cpu", 128, "float32", True) == "reference"
-    assert choose("cpu", 2048, "float32", False) == choose("gpu", 2048, "bfloat16", True) == "chunked"
+    assert choose("cpu", 100, "float32", True) == "reference"
+    assert choose("cpu", 128, "float32", False) == choose("gpu", 2048, "bfloat16", True) == "chunked"
     assert choose("tpu", 4096, "bfloat16", True) == choose("tpu", 4096, "bfloat16", True, dim=64) == "splash"
     assert choose("tpu", 4096, "bfloat16", False) == choose("tpu", 100, "bfloat16", True) == "tree"
     assert choose("tpu", 4096, "float32", True) == choose("tpu", 4096, "bfloat16", True, dim=80) == "tree"
