@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ilpjax.config import BenchJob, MeshConfig
 from ilpjax.data import train_tokenizer
@@ -39,19 +39,23 @@ def make_model(job: BenchJob, folder: Path) -> None:
     if job.model is not None:
         folder.symlink_to(resolve(job.model).resolve())
         return
-    rng = np.random.default_rng(job.seed)
-    words = {"".join(rng.choice(list(string.ascii_lowercase), 5)) for _ in range(WORDS)}
-    # Each word at the start of a text and behind a space, so that both are one token.
-    tokenizer = train_tokenizer([*sorted(words), " ".join(sorted(words))] * 2, CONFIG["vocab_size"])
+    tokenizer = make_tokenizer(job.seed)
     mesh = make_mesh(MeshConfig(data=1), jax.devices()[:1])
     spec = ModelSpec.from_config(CONFIG | {"eos_token_id": tokenizer.eos_token_id})
     save_model(folder, *init_model(spec, jax.random.key(job.seed), mesh), tokenizer=tokenizer)
 
 
+def make_tokenizer(seed: int) -> PreTrainedTokenizerFast:
+    """One with many words of one token, at the start of a text and behind a space."""
+    rng = np.random.default_rng(seed)
+    words = sorted({"".join(rng.choice(list(string.ascii_lowercase), 5)) for _ in range(WORDS)})
+    return train_tokenizer([*words, " ".join(words)] * 2, CONFIG["vocab_size"])
+
+
 def single_words(tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """Words that are one token, at the start of a text and behind a space. Raises InputError where there are few."""
-    spelt = sorted({str(tokenizer.decode([n])).strip() for n in range(min(len(tokenizer), 50_000))})
-    words = [word for word in spelt if word.isascii() and word.isalpha() and len(word) > 1]
+    spelt = {token.lstrip("Ġ▁") for token in tokenizer.get_vocab()}  # how byte-level and SentencePiece ones write " "
+    words = sorted(word for word in spelt if word.isascii() and word.isalpha() and len(word) > 1)
     if words:
         once = tokenizer(words, add_special_tokens=False)["input_ids"]
         twice = tokenizer([f"{word} {word}" for word in words], add_special_tokens=False)["input_ids"]

@@ -25,8 +25,8 @@ class Scoring:
             self.requests.append([Instance("loglikelihood", {}, pair, n) for n, pair in enumerate(pairs)])
         return {name: version(name) for name in ("lm_eval", "transformers", "torch")}
 
-    def check(self) -> dict[str, Any]:
-        return {"results": self.scores(self.requests)}
+    def check(self) -> list[float]:
+        return self.scores(self.requests)
 
     def scores(self, items: list[list[Instance]]) -> list[float]:
         requests = [request for item in items for request in item]

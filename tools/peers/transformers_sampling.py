@@ -30,14 +30,14 @@ class Sampling:
                 prompts, attention_mask=everywhere, min_new_tokens=new, max_new_tokens=new, pad_token_id=0, **settings
             )
 
-    def check(self) -> dict[str, Any]:
+    def check(self) -> list[float]:
         """float32: the greedy tokens. bfloat16, where a near tie may fall either way: the first one's log-prob."""
         # min_new_tokens bars the end of text: no token may be barred here, as none is on our side.
         self.model.generation_config.eos_token_id = None
         out = self.generate(self.prompts, do_sample=False, output_logits=True, return_dict_in_generate=True)
         if self.prompts.device.type != "cpu":
-            return {"results": torch.log_softmax(out.logits[0].float(), -1).amax(-1).tolist()}
-        return {"results": out.sequences[:, self.prompts.shape[1] :].flatten().tolist()}
+            return torch.log_softmax(out.logits[0].float(), -1).amax(-1).tolist()
+        return out.sequences[:, self.prompts.shape[1] :].flatten().tolist()
 
     def run(self, threads: int, batch: int, few: bool = False) -> dict[str, float]:
         torch.set_num_threads(threads)

@@ -83,7 +83,7 @@ class SFT:
             callbacks=[Watch()],
         )
 
-    def check(self) -> dict[str, Any]:
+    def check(self) -> list[float]:
         """The loss of every step on rows that fill a sequence each, and the mean loss of rows packed together."""
         curve = self.trainer(self.curve, 1, Recorded, learning_rate=CURVE_LR, gradient_accumulation_steps=CURVE_BATCH)
         curve.train()
@@ -94,7 +94,7 @@ class SFT:
         targets = [self.targets(row) for row in packed.train_dataset]
         steps = [sum(targets[n : n + size]) for n in range(0, len(targets), size)]
         nats = sum(sum(packed.parts[n * size : (n + 1) * size]) * count for n, count in enumerate(steps))
-        return {"results": [*losses, nats / sum(steps)]}
+        return [*losses, nats / sum(steps)]
 
     @staticmethod
     def targets(sequence: dict[str, Any]) -> int:
