@@ -119,9 +119,17 @@ def _loop(mesh: Mesh | None, hidden: Array, head: Array, targets: Array, weights
     start = apart(jnp.zeros((hidden.shape[1], *head.shape), jnp.float32)) if gradient else None
     dhead, ((logprob, is_best), dhidden) = jax.lax.scan(body, start, (needed, (hidden, targets, weights)))
     if dhead is not None:
-        # Cut as the head is: a reduce-scatter, not an all-reduce of which each device keeps a part.
-        dhead = constrain(dhead.sum(0), mesh, ("vocab", "embed")).astype(head.dtype)
+        dhead = _added(mesh, dhead).astype(head.dtype)
     return (-jnp.sum(weights * logprob), logprob, is_best), (dhidden, dhead)
+
+
+def _added(mesh: Mesh | None, dhead: Float[Array, "parts vocab embed"]) -> Float[Array, "vocab embed"]:
+    """Cut as the head is: scattered over fsdp, and what is left added over data. Said in two steps, or the compiler
+    adds up the whole head on every device and keeps a part."""
+    if mesh is not None and len(dhead) == mesh.shape["data"] * mesh.shape["fsdp"]:
+        dhead = dhead.reshape(mesh.shape["data"], mesh.shape["fsdp"], *dhead.shape[1:]).sum(1)
+        dhead = constrain(dhead, mesh, ("replicas", "vocab", "embed"))
+    return constrain(dhead.sum(0), mesh, ("vocab", "embed"))
 
 
 def _forward(mesh: Mesh | None, hidden: Array, head: Array, targets: Array, weights: Array):

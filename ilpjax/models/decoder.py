@@ -171,7 +171,9 @@ class Decoder(nnx.Module):
     ) -> tuple[Float[Array, "batch seq embed"], Cache]:
         angle = positions[..., None].astype(jnp.float32) * self.spec.rope.inv_freq(self.spec.head_dim)
         cos, sin = jnp.cos(angle), jnp.sin(angle)
-        x = constrain(self.embedding[...][tokens].astype(dtype), mesh, _HIDDEN)
+        # Looked up where the table's columns are, then sent to where the sequences are; so goes the gradient back.
+        x = constrain(self.embedding[...][tokens].astype(dtype), mesh, ("replicas", "seq", "embed"))
+        x = constrain(x, mesh, _HIDDEN)
         definition, stacked = nnx.split(self.layers)
 
         def body(carry: tuple[Array, Cache], weights: tuple[nnx.State, Array]) -> tuple[tuple[Array, Cache], None]:

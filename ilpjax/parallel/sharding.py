@@ -13,6 +13,7 @@ from ilpjax.errors import InputError
 # Everything a model or a batch is cut along. None: every device holds the whole axis.
 RULES: dict[str, str | tuple[str, ...] | None] = {
     "batch": ("data", "fsdp"),
+    "replicas": "data",  # sequences, where fsdp cuts another axis
     "seq": None,
     "layers": None,
     "vocab": "tensor",
