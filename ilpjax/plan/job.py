@@ -22,6 +22,7 @@ def run_plan(job: PlanJob) -> None:
     """Prints the plan, as a table or with `json=true` as one JSON object. Raises InputError."""
     # A TPU of this machine is not touched, and where there is none JAX does not look for one.
     jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_enable_compilation_cache", False)  # a program without its devices cannot be read back
     found = make_plan(job)
     print(json.dumps(found) if job.json_ else "\n".join(table(found)))
 

@@ -93,7 +93,7 @@ def _sft(job: PlanJob, spec: ModelSpec, mesh: Mesh) -> Work:
         sized = cfg.model_copy(update={"batch": batch})
         step: Any = make_step(model, sized, STEPS, mesh, shardings)
         tokens = batch * seq
-        again = forward_flops(spec, tokens if cfg.remat else 0, tokens * seq / 2 if cfg.remat else 0, tokens)
+        again = forward_flops(spec, tokens, tokens * seq / 2, 0) if cfg.remat else 0.0
         return [Part("step", step.lower(state, arrays), tokens * spec.flops_per_token(seq), again)]
 
     counts = lambda batch: {"sequences": float(batch), "tokens": float(batch * seq)}

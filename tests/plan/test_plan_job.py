@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from ilpjax import cli
-from ilpjax.config import PlanJob
-from ilpjax.plan import make_plan
+from ilpjax.config import MeshConfig, PlanJob
+from ilpjax.parallel import make_mesh
+from ilpjax.plan import find_slice, make_plan
 from ilpjax.plan.job import table
 
 ROOT = Path(__file__).parents[2]
@@ -66,6 +67,12 @@ def test_without_libtpu_one_line_says_what_would_be_right(capsys, monkeypatch):
 )
 def test_refusals_of_the_slice(capsys, args, said):
     assert said in refusal(capsys, CONFIG, *args)
+
+
+@libtpu
+def test_a_mesh_need_not_follow_the_torus():
+    mesh = make_mesh(MeshConfig(data=2, fsdp=8), find_slice("v5e:4x4").devices)
+    assert dict(mesh.shape) == {"data": 2, "fsdp": 8, "tensor": 1}
 
 
 @libtpu
