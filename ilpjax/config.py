@@ -286,7 +286,9 @@ class PlanJob(Config):
 class BenchJob(Config):
     """Ours and the peer in turn, on the same model, rows and dtype: the ratio and its spread."""
 
-    what: Literal["scoring", "sampling", "sft"] = Field(description="what is timed; given as the first word")
+    what: Literal["scoring", "sampling", "sft", "memory"] = Field(
+        description="what is timed (memory: measured, without a peer); given as the first word"
+    )
     model: str | None = Field(None, description="folder or hub name; none: a Qwen2-shaped one with random weights")
     device: Literal["auto", "cpu", "gpu"] = Field("auto", description="where both run; auto: a GPU where there is one")
     rows: int | None = Field(None, ge=4, description="a round's items, prompts or rows; none: 32, 8, two steps")

@@ -44,6 +44,13 @@ BENCHES = {
 def run_bench(job: BenchJob) -> None:
     """Prints the ratio of our rate to the peer's. Raises InputError where the peer is not installed, BenchError where
     the results differ or a side fails."""
+    if job.what == "memory":
+        from ilpjax.bench import memory  # brings JAX along, which the comparisons keep out of this process
+
+        told = memory.compare(job)
+        sizes = ", ".join(f"{n:,} items {mib:.0f} MiB" for n, mib in zip(told["items"], told["peak_mib"], strict=True))
+        print(json.dumps(told) if job.json_ else f"bench memory on {told['device']}: peak {sizes}")
+        return
     bench = BENCHES[job.what]
     for package in ("torch", "transformers", bench.package):
         if importlib.util.find_spec(package) is None:
