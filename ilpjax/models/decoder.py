@@ -4,6 +4,7 @@ Every weight names its axes; `ilpjax.parallel.RULES` says which mesh axis each g
 a leading axis and scanned.
 """
 
+import functools
 from typing import Any, Protocol
 
 import jax
@@ -62,6 +63,10 @@ class Linear(nnx.Module):
         return y if self.bias is None else y + self.bias[...].astype(x.dtype)
 
 
+# The backward pass keeps the arguments of these and computes the rest anew: reading is what they cost.
+_cheap = functools.partial(jax.checkpoint, prevent_cse=False)
+
+
 class RMSNorm(nnx.Module):
     """Over the axes of its scale, statistics in float32 (arXiv:1910.07467)."""
 
@@ -70,13 +75,18 @@ class RMSNorm(nnx.Module):
         self.scale = nnx.Param(jnp.ones(tuple(axes.values())), axes=tuple(axes))
 
     def __call__(self, x: Array) -> Array:
-        scale = self.scale[...].astype(jnp.float32)
-        wide = x.astype(jnp.float32)
-        over = tuple(range(-scale.ndim, 0))
-        wide = wide * jax.lax.rsqrt(jnp.mean(wide * wide, axis=over, keepdims=True) + self.eps)
-        return (wide * scale).astype(x.dtype)
+        return _normalised(x, self.scale[...].astype(jnp.float32), self.eps)
 
 
+@functools.partial(_cheap, static_argnums=2)
+def _normalised(x: Array, scale: Array, eps: float) -> Array:
+    wide = x.astype(jnp.float32)
+    over = tuple(range(-scale.ndim, 0))
+    wide = wide * jax.lax.rsqrt(jnp.mean(wide * wide, axis=over, keepdims=True) + eps)
+    return (wide * scale).astype(x.dtype)
+
+
+@_cheap
 def rotate(
     x: Float[Array, "batch seq heads dim"], cos: Float[Array, "batch seq half"], sin: Float[Array, "batch seq half"]
 ) -> Float[Array, "batch seq heads dim"]:
@@ -114,6 +124,11 @@ def _qk_norm(spec: ModelSpec, **heads: int) -> RMSNorm | None:
     return RMSNorm(spec.norm_eps, layers=spec.layers, **over, head_dim=spec.head_dim)
 
 
+@_cheap
+def _gated(gate: Array, up: Array) -> Array:
+    return jax.nn.silu(gate) * up
+
+
 class MLP(nnx.Module):
     """down(silu(gate(x)) * up(x)) (arXiv:2002.05202)."""
 
@@ -123,7 +138,7 @@ class MLP(nnx.Module):
         self.down = Linear(1, rngs, spec=spec, bias=spec.mlp_bias, mlp=spec.mlp, embed=spec.embed)
 
     def __call__(self, x: Array) -> Array:
-        return self.down(jax.nn.silu(self.gate(x)) * self.up(x))
+        return self.down(_gated(self.gate(x), self.up(x)))
 
 
 class Layer(nnx.Module):
