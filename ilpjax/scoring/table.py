@@ -150,7 +150,9 @@ class Shards:
         if kind is None and self._writes:
             with replacing(self.out) as part, pq.ParquetWriter(part, self._schema) as writer:
                 for n in range(self._count):
-                    writer.write_table(pq.read_table(self._shard(n), schema=self._schema))
+                    with pq.ParquetFile(self._shard(n)) as file:
+                        writer.write_table(file.read(use_threads=False))
+                    pa.default_memory_pool().release_unused()  # or it keeps what each shard took
         if self._writes and (kind is None or self._stamp is None or issubclass(kind, InputError)):
             shutil.rmtree(self.folder, ignore_errors=True)
         if kind is None and jax.process_count() > 1:
