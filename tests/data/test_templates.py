@@ -244,3 +244,30 @@ def test_examples_cut_mark_and_refuse(small, make_row):
     assert examples[0].tokens.tolist() == template.encode(rows[0]).tokens.tolist()
     with pytest.raises(InputError, match=r"f.jsonl:1: the prompt alone has .* covers no token"):
         make_examples([make_row("is it that " * 20, "yes")], template, small, 20)
+
+
+@pytest.fixture(scope="module")
+def spaceless():
+    """A tokenizer that drops spaces: a character may belong to no token."""
+    import tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = {word: n for n, word in enumerate(["<u>", "</s>", "a", "b", "12", "the", ".", ","])}
+    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="<u>"))
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>", unk_token="<u>")
+
+
+@given(
+    asked=st.lists(st.tuples(TEXT, st.lists(TEXT, min_size=1, max_size=3)), min_size=1, max_size=3), drop=st.booleans()
+)
+def test_many_prompts_at_once_are_cut_where_their_offsets_say(small, spaceless, asked, drop):
+    """A token belongs to the response exactly when it ends after the prompt's last character."""
+    tokenizer = spaceless if drop else small
+    for (prompt, responses), got in zip(asked, Template(tokenizer, "plain").encode_many(asked), strict=True):
+        for response, option, tail in zip(responses, got.options, got.prompt_tail, strict=True):
+            want = tokenizer(prompt + response, add_special_tokens=False, return_offsets_mapping=True)
+            scored = sum(end > len(prompt) for _, end in want["offset_mapping"])
+            assert len(option) - tail == scored
+            whole = [*got.shared, *option]
+            assert whole[len(whole) - len(want["input_ids"]) :] == want["input_ids"]
