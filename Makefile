@@ -29,9 +29,10 @@ demo: install
 test: check
 	$(BIN)/python -m pytest -n auto
 
-# The tests again on Python 3.12 and the newest versions of everything, without torch and with the TPU compiler.
+# The tests again, less the slow ones, on Python 3.12 and the newest versions of everything, without torch and with the
+# TPU compiler.
 test-newest: .venv-newest/.installed
-	.venv-newest/bin/python -m pytest -n auto
+	.venv-newest/bin/python -m pytest -n auto -m "not slow"
 
 check: install
 	$(BIN)/ruff check .

@@ -90,14 +90,13 @@ def test_a_small_plan():
     gathers = 2 * plan["params"]  # bf16
     assert gathers < moved < 12 * plan["params"], "weights gathered twice, gradients scattered, little else"
     # Never the logits, [8, 256, 4096], nor a chunk of them.
-    assert max(one["bytes"] for one in step["collectives"]) <= 4 * 256 * 4096
+    assert max(one["bytes"] for one in step["collectives"]) < 1.01 * 4 * 256 * 4096  # a few scalars may go along
     json.dumps(plan)
     text = "\n".join(table(plan))
     assert "fits" in text and "an estimate" in text and "splash" in plan["attention"]
 
 
 @libtpu
-@pytest.mark.slow
 def test_as_a_process_with_nothing_set():
     """No JAX_PLATFORMS: no TPU is looked for, nothing but the plan is printed."""
     env = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "TPU_", "XLA_"))}

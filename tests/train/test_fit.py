@@ -118,6 +118,7 @@ def test_an_error_in_the_middle_and_a_rerun(finished, tmp_path, monkeypatch):
     pd.testing.assert_frame_equal(table_of(out, "train_log")[told], table_of(tmp_path, "train_log")[told])
 
 
+@pytest.mark.slow
 def test_checkpoints_of_something_else_are_removed_and_told(finished, tmp_path, capfd):
     params, _, _ = finished
     train(tmp_path, settings(epochs=1, lr=5e-3))

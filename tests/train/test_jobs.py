@@ -15,6 +15,7 @@ NEW = {key: value for key, value in CONFIG.items() if key != "vocab_size"}
 CPT = dict(epochs=1, seq_len=32, batch=8, lr=1e-3, remat=False)
 
 
+@pytest.mark.slow
 def test_pre_trains_from_scratch_and_goes_on(tmp_path):
     texts = [f"The {n}th day was a day of {'rain and ' * (n % 5)}sun." for n in range(40)]
     (tmp_path / "text.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
