@@ -17,21 +17,25 @@ class Advance(Protocol):
 
 
 @contextmanager
-def progress(what: str, total: int | None, unit: str = "items") -> Iterator[Advance]:
-    """Yields a function to call with the number done since last time. The first process reports, others are silent."""
+def progress(what: str, total: int | None, unit: str = "items", *, done: int = 0) -> Iterator[Advance]:
+    """Yields a function to call with the number done since last time. The first process reports, others are silent.
+
+    `done`: what an earlier run has done of `total`; it does not count for the rate.
+    """
     if jax.process_index() != 0:
         yield lambda count: None
     elif sys.stderr.isatty():
-        with tqdm(total=total, desc=what, unit=f" {unit}", dynamic_ncols=True) as bar:
+        with tqdm(total=total, initial=done, desc=what, unit=f" {unit}", dynamic_ncols=True) as bar:
             yield bar.update
     else:
-        yield _Lines(what, total, unit)
+        yield _Lines(what, total, unit, done)
 
 
 class _Lines:
-    def __init__(self, what: str, total: int | None, unit: str):
+    def __init__(self, what: str, total: int | None, unit: str, done: int):
         self._what, self._total, self._unit = what, total, unit
-        self._done, self._start = 0, time.monotonic()
+        self._before = self._done = done
+        self._start = time.monotonic()
         self._said = self._start
 
     def __call__(self, count: int) -> None:
@@ -40,7 +44,7 @@ class _Lines:
         if self._done != self._total and now - self._said < EVERY:
             return
         self._said = now
-        rate = self._done / max(now - self._start, 1e-9)
+        rate = (self._done - self._before) / max(now - self._start, 1e-9)
         text = f"{self._what}: {self._done:,}{f' of {self._total:,}' if self._total else ''} {self._unit}, {rate:.1f}/s"
         if self._total and self._total > self._done:
             text += f", {tqdm.format_interval((self._total - self._done) / rate)} left"

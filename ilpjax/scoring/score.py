@@ -84,18 +84,16 @@ def score_items(
     scorer = Scorer(model, params, mesh, batch=cfg.batch, dtype=compute_dtype(cfg.dtype), impl=cfg.attention)
     total = len(items) if isinstance(items, Sized) else None
     started = time.monotonic()
-    with Shards(out, schema(cfg.texts), stamp) as shards, progress("score", total) as advance:
+    scored = 0
+    with Shards(out, schema(cfg.texts), stamp) as shards:
         done = shards.done // cfg.orders
         if done:
             _say(f"score: {done:,} items are there already")
-            advance(done)
-        scored = 0
-        work = _passes(items, done, scorer, template, cfg, seed, model)
-        for asked, scores in _scores(work, scorer):
-            own = [a for orders in asked for a in orders]
-            shards.write(lines(own, scores, cfg))
-            advance(len(asked))
-            scored += len(asked)
+        with progress("score", total, done=done) as advance:
+            for asked, scores in _scores(_passes(items, done, scorer, template, cfg, seed, model), scorer):
+                shards.write(lines([line for orders in asked for line in orders], scores, cfg))
+                advance(len(asked))
+                scored += len(asked)
     if scored:
         _say(f"score: {scorer}, then {scored / max(time.monotonic() - started - scorer.compiling, 1e-9):,.1f} items/s")
 

@@ -1,5 +1,7 @@
 """A run that is stopped goes on after its last whole shard and ends with the same file."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
@@ -11,6 +13,7 @@ from ilpjax.errors import InputError
 from ilpjax.models import save_model
 from ilpjax.rows import Item
 from ilpjax.scoring import run_score, score_items
+from ilpjax.scoring.progress import progress
 
 
 class Stopped(BaseException):
@@ -65,6 +68,24 @@ def test_other_inputs_begin_anew(score, items, tmp_path, capfd):
         assert (tmp_path / "scores.parquet.parts").exists() == (stamp is not None)
         assert score(items) == want
     assert "are there already" not in capfd.readouterr().err
+
+
+def test_it_says_what_was_there_already(score, items, capfd):
+    with pytest.raises(Stopped):
+        score(broken(items, 50))
+    capfd.readouterr()
+    score(items)
+    told = capfd.readouterr().err
+    done = int(re.search(r"score: (\d+) items are there already", told)[1])
+    assert 30 <= done < 60 and "score: 60 of 60 items" in told
+
+
+def test_the_rate_is_of_what_was_done_now(monkeypatch, capfd):
+    clock = iter([0.0, 2.0])
+    monkeypatch.setattr("ilpjax.scoring.progress.time.monotonic", lambda: next(clock))
+    with progress("score", 100, done=90) as advance:
+        advance(10)
+    assert "score: 100 of 100 items, 5.0/s" in capfd.readouterr().err
 
 
 def test_wrong_input_leaves_nothing(score, items, tmp_path):
