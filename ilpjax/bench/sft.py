@@ -38,7 +38,7 @@ class SFT:
             warmup=0,
             # What a user of this device would choose: a host has memory to spare, and no appetite for large chunks.
             remat=not cpu,
-            loss_chunk=256 if cpu else 1024,
+            loss_chunk=512 if cpu else 1024,
         )
         self._step, self._state = self._start(self._cfg)
 

@@ -5,6 +5,7 @@ a leading axis and scanned.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import jax
@@ -63,8 +64,20 @@ class Linear(nnx.Module):
         return y if self.bias is None else y + self.bias[...].astype(x.dtype)
 
 
-# The backward pass keeps the arguments of these and computes the rest anew: reading is what they cost.
+Norm = Callable[[Array], Array]
+# The backward pass keeps the arguments of these and computes the rest anew: reading is what they cost. Where a linear
+# map ends it, only its input is: its output is in nobody's gradient.
 _cheap = functools.partial(jax.checkpoint, prevent_cse=False)
+
+
+def _behind(norm: Norm, *maps: Linear) -> Callable[[Array], tuple[Array, ...]]:
+    """Linear maps of one normalised input, which is not kept."""
+
+    def apply(x: Array) -> tuple[Array, ...]:
+        x = norm(x)
+        return tuple(linear(x) for linear in maps)
+
+    return _cheap(apply)
 
 
 class RMSNorm(nnx.Module):
@@ -108,9 +121,9 @@ class Attention(nnx.Module):
         self.k_norm = _qk_norm(spec, kv=spec.kv_heads)
 
     def __call__(
-        self, x: Array, cos: Array, sin: Array, attend: Attend, cache: Cache, layer: Array
+        self, x: Array, norm: Norm, cos: Array, sin: Array, attend: Attend, cache: Cache, layer: Array
     ) -> tuple[Array, Cache]:
-        q, k, v = self.q(x), self.k(x), self.v(x)
+        q, k, v = _behind(norm, self.q, self.k, self.v)(x)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         out, cache = attend(rotate(q, cos, sin), rotate(k, cos, sin), v, cache, layer)
@@ -124,11 +137,6 @@ def _qk_norm(spec: ModelSpec, **heads: int) -> RMSNorm | None:
     return RMSNorm(spec.norm_eps, layers=spec.layers, **over, head_dim=spec.head_dim)
 
 
-@_cheap
-def _gated(gate: Array, up: Array) -> Array:
-    return jax.nn.silu(gate) * up
-
-
 class MLP(nnx.Module):
     """down(silu(gate(x)) * up(x)) (arXiv:2002.05202)."""
 
@@ -137,8 +145,9 @@ class MLP(nnx.Module):
         self.up = Linear(1, rngs, spec=spec, bias=spec.mlp_bias, embed=spec.embed, mlp=spec.mlp)
         self.down = Linear(1, rngs, spec=spec, bias=spec.mlp_bias, mlp=spec.mlp, embed=spec.embed)
 
-    def __call__(self, x: Array) -> Array:
-        return self.down(_gated(self.gate(x), self.up(x)))
+    def __call__(self, x: Array, norm: Norm) -> Array:
+        gate, up = _behind(norm, self.gate, self.up)(x)
+        return _cheap(lambda gate, up: self.down(jax.nn.silu(gate) * up))(gate, up)
 
 
 class Layer(nnx.Module):
@@ -153,14 +162,11 @@ class Layer(nnx.Module):
     def __call__(
         self, x: Array, cos: Array, sin: Array, attend: Attend, cache: Cache, layer: Array
     ) -> tuple[Array, Cache]:
-        attended, cache = self.attention(
-            x if self.post_norm else self.attention_norm(x), cos, sin, attend, cache, layer
-        )
-        if self.post_norm:
-            x = x + self.attention_norm(attended)
-            return x + self.mlp_norm(self.mlp(x)), cache
-        x = x + attended
-        return x + self.mlp(self.mlp_norm(x)), cache
+        norms, nothing = (self.attention_norm, self.mlp_norm), (lambda x: x,) * 2
+        before, after = (nothing, norms) if self.post_norm else (norms, nothing)
+        attended, cache = self.attention(x, before[0], cos, sin, attend, cache, layer)
+        x = x + after[0](attended)
+        return x + after[1](self.mlp(x, before[1])), cache
 
 
 class Decoder(nnx.Module):
