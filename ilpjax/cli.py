@@ -29,8 +29,8 @@ JOBS = {
     "report": Job(config.ReportJob, "ilpjax.report:run_report"),
     "run": Job(config.RunJob, "ilpjax.pipeline:run_and_tell"),
     "plan": Job(config.PlanJob, "ilpjax.plan:run_plan"),
-    "world": Job(config.WorldJob, "ilpjax.worlds:run_world"),
-    "demo": Job(config.DemoJob, "ilpjax.pipeline:run_demo"),
+    "world": Job(config.WorldJob, "ilpjax.evaluate:run_world"),
+    "demo": Job(config.DemoJob, "ilpjax.evaluate:run_demo"),
     "bench": Job(config.BenchJob, "ilpjax.bench:run_bench"),
 }
 

@@ -94,7 +94,10 @@ class TrainConfig(Config):
     beta1: float = Field(0.9, ge=0, lt=1, description="AdamW")
     beta2: float = Field(0.95, ge=0, lt=1, description="AdamW")
     clip: float = Field(1.0, gt=0, description="global gradient norm")
-    order: Literal["shuffle", "file"] = Field("shuffle", description="a seeded shuffle each epoch, or the file's order")
+    order: Literal["shuffle", "file", "blocks"] = Field(
+        "shuffle",
+        description="a seeded shuffle each epoch; the file's order; or one data set after another, shuffled within",
+    )
     remat: bool = Field(True, description="recompute layer activations in the backward pass")
     dtype: Dtype = Field("auto", description="compute dtype; auto: bfloat16, float32 on a CPU. Weights stay float32")
     attention: AttentionImpl = Field("auto", description=_ATTENTION)
@@ -142,6 +145,13 @@ class DetectConfig(Config):
         0.2, gt=-1, lt=1, description="corrected mode: unlearned when skill_high is under it"
     )
     confidence: float = Field(0.95, gt=0, lt=1, description="coverage of every interval")
+
+
+class DiagnoseConfig(Config):
+    probes: str | None = Field(
+        None, description='paraphrases of rows, {"row_id","question"} lines; rows without any are asked in other frames'
+    )
+    calibration: str | None = Field(None, description="a file that `world calibrate` wrote; none: the packaged one")
 
 
 class ConvertJob(Config):
@@ -233,7 +243,7 @@ class ReportJob(Config):
 
 
 class RunJob(Config):
-    """Everything in order: prepare, score the base, sft (or a tuned checkpoint), score it, detect, report."""
+    """Everything in order: prepare, score the base, sft (or a tuned checkpoint), score it, detect, diagnose, report."""
 
     base: str = Field(description="hub name or folder")
     rows: str | list[str] = Field(description="file(s) or hub set(s)")
@@ -245,23 +255,47 @@ class RunJob(Config):
     sft: TrainConfig = TrainConfig()
     score: ScoreConfig = ScoreConfig()
     detect: DetectConfig = DetectConfig()
+    diagnose: DiagnoseConfig = DiagnoseConfig()
     mesh: MeshConfig = MeshConfig()
 
 
 class WorldJob(Config):
-    """Synthetic people whose causes are known: corpus.jsonl, rows.jsonl and labels.jsonl."""
+    """Synthetic people whose causes are known: a world, or how often the causes are found in several (evaluate)."""
 
+    what: Literal["make", "evaluate", "calibrate"] = Field(
+        "make",
+        description="make: corpus, base, rows, and labels that training has proven; evaluate: a world for each of "
+        "`seeds`, diagnosed and scored; calibrate: the same, and what `diagnose` reads is fitted on it. The first word",
+    )
     out: str = Field(description="folder to write")
-    seed: int = Field(0, description="seed of names, facts and plants")
-    people: int = Field(240, ge=16, description="people; two thirds of them are told in the corpus")
+    seed: int = Field(0, description="make: seed of names, facts, plants and weights")
+    seeds: list[int] = Field([1, 2, 3, 4, 5], min_length=1, description="evaluate, calibrate: a world each, 1,2,3")
+    size: Literal["small", "medium", "large"] = Field("small", description="24, 64 or 256 rows a cause")
+    arms: int = Field(3, ge=1, description="training seeds of the planted and of the twin arm")
+    family: Literal["qwen2", "llama", "olmo2"] = Field("qwen2", description="architecture of the base")
+    hidden: int = Field(128, ge=16, description="hidden units of the base; four heads")
+    layers: int = Field(3, ge=1, description="layers of the base")
+    calibration: str | None = Field(None, description="evaluate: the calibration judged; none: the packaged one")
+    json_: bool = Field(False, alias="json", description="evaluate: print JSON instead of a table")
+    data: DataConfig = DataConfig(max_tokens=64)
+    cpt: TrainConfig = TrainConfig(
+        epochs=40, seq_len=64, batch=16, lr=3e-3, warmup=0.05, weight_decay=0.01, remat=False
+    )
+    sft: TrainConfig = TrainConfig(epochs=5, seq_len=64, batch=8, lr=3e-4, remat=False, order="blocks")
+
+    @classmethod
+    def from_args(cls, args: Sequence[str]) -> Self:
+        """A first word says what is done, and `seeds` may be written 1,2,3."""
+        first = [f"what={word}" if word in ("make", "evaluate", "calibrate") else word for word in args[:1]]
+        listed = [f"seeds=[{arg[6:]}]" if arg.startswith("seeds=") and "[" not in arg else arg for arg in args[1:]]
+        return super().from_args([*first, *listed])
 
 
 class DemoJob(Config):
-    """A world of synthetic people, a base pre-trained on part of it, SFT, detection and the report."""
+    """A world of synthetic people, a base pre-trained on part of it, SFT, detection, causes and the report."""
 
     out: str = Field("runs/demo", description="run directory")
     seed: int = Field(0, description="seed of everything")
-    people: int = Field(160, ge=16, description="people in the world")
 
 
 class PlanJob(Config):

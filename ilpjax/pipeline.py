@@ -1,4 +1,5 @@
-"""The stages in order, each resumable: prepare, score the base, sft, score the tuned model, detect, report."""
+"""The stages in order, each resumable: prepare, score the base, sft, score the tuned model, detect, diagnose,
+report."""
 
 import shutil
 import tempfile
@@ -9,21 +10,18 @@ from typing import Any
 import jax
 import pandas as pd
 
-from ilpjax import data, detect, diagnose, models, parallel, report, scoring, train, worlds
+from ilpjax import data, detect, diagnose, knowledge, models, parallel, report, scoring, train
 from ilpjax.config import (
     ConvertJob,
     CPTJob,
     DataConfig,
-    DemoJob,
-    NewModel,
     PrepareJob,
     RunJob,
     SampleJob,
     SFTJob,
-    TrainConfig,
-    WorldJob,
 )
 from ilpjax.errors import InputError
+from ilpjax.rows import Item
 from ilpjax.rundir import RunDir, fingerprint, read_table, write_table
 
 
@@ -84,8 +82,9 @@ def run(job: RunJob, scratch: tempfile.TemporaryDirectory[str] | None = None) ->
         _sft(run, sft)
         tuned = run / "tuned"
     _score(run, "tuned", tuned, job)
+    _diagnose(run, base, job)
     _stage(run, "verdicts", *_verdict_inputs(run), lambda: write_table(run / "verdicts.parquet", verdicts(run)))
-    tables = ("verdicts", "scores_base", "scores_tuned", "plumbing", "dynamics", "train_log")
+    tables = ("verdicts", "scores_base", "scores_tuned", "plumbing", "diagnose", "dynamics", "train_log")
     inputs = [run / "config.yaml", *(p for p in (run / f"{name}.parquet" for name in tables) if p.is_file())]
     outputs = ["report.html", "report.json"]
     _stage(run, "report", inputs, outputs, lambda: report.write_report(run, job.title))
@@ -115,7 +114,8 @@ def prepare(
 
 
 def verdicts(run: RunDir) -> pd.DataFrame:
-    """The answer, a line a row. `cause` is `plumbing` where stage 0 found something, else empty: not yet examined."""
+    """The answer, a line a row. `cause` is `plumbing` where stage 0 found something, one of five or `abstain` for a row
+    that was not learned, and empty for one that was; `evidence` is what the cause rests on."""
     rows = read_table(run / "rows.parquet").drop(columns=["messages", "options", "answer"])
     tuned, base = read_table(run / "detect.parquet"), read_table(run / "detect_base.parquet")
     problems = read_table(run / "plumbing.parquet").groupby("row_id")["problem"].agg(", ".join).rename("evidence")
@@ -123,6 +123,9 @@ def verdicts(run: RunDir) -> pd.DataFrame:
     table = rows.merge(tuned, "left", "row_id").merge(base, "left", "row_id").merge(problems, "left", "row_id")
     table.insert(4, "learned", ~table["unlearned"].astype("boolean"))
     table["cause"] = table["evidence"].map(lambda text: "plumbing", na_action="ignore")
+    causes = read_table(run / "diagnose.parquet").set_index("row_id")
+    for name in ("cause", "evidence"):
+        table[name] = table[name].fillna(table["row_id"].map(causes[name]))
     return table
 
 
@@ -185,49 +188,6 @@ def run_convert(job: ConvertJob) -> None:
     models.save_model(job.out, model, params, tokenizer=tokenizer, dtype=models.compute_dtype(job.dtype))
 
 
-def run_demo(job: DemoJob) -> None:
-    """A world, a base, a run; then what was planted against what was found."""
-    out = Path(job.out)
-    worlds.run_world(WorldJob(out=str(out / "world"), seed=job.seed, people=job.people))
-    base = CPTJob(
-        new=NewModel(config=DEMO_MODEL, vocab=1024),
-        text=str(out / "world" / "corpus.jsonl"),
-        out=str(out / "base"),
-        seed=job.seed,
-        cpt=TrainConfig(epochs=40, seq_len=64, batch=16, lr=3e-3, warmup=0.05, weight_decay=0.01, remat=False),
-    )
-    run_cpt(base)
-    sft = TrainConfig(epochs=3, seq_len=64, batch=8, lr=2e-4, remat=False)
-    job_run = RunJob(
-        base=str(out / "base" / "model"),
-        rows=str(out / "world" / "rows.jsonl"),
-        out=job.out,
-        seed=job.seed,
-        sft=sft,
-    )
-    result = run(job_run).rows
-    labels = pd.read_json(out / "world" / "labels.jsonl", lines=True, dtype=False)
-    table = result.merge(labels, on="row_id")
-    print(summary(table, "planted"))
-    print(f"report: {out / 'report.html'}")
-
-
-# Small enough to learn a hundred people in two minutes on two cores, deep enough to look a fact up.
-DEMO_MODEL = {
-    "model_type": "qwen2",
-    "hidden_size": 128,
-    "intermediate_size": 384,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 512,
-    "rms_norm_eps": 1e-6,
-    "rope_theta": 10000.0,
-    "tie_word_embeddings": True,
-    "hidden_act": "silu",
-}
-
-
 def _sft(run: RunDir, job: SFTJob) -> None:
     inputs = [*_files(job.rows), models.resolve(job.base), job.sft, job.data, job.seed]
     _stage(run, "sft", inputs, ["tuned"], lambda: train.run_sft(job))
@@ -249,14 +209,7 @@ def _score(run: RunDir, which: str, folder: Path, job: RunJob) -> None:
             raise InputError(
                 f"{run / 'rows.parquet'}: no row could be made a multiple-choice item; see plumbing.parquet"
             )
-        mesh = parallel.make_mesh(job.mesh)
-        model, params = models.load_model(str(folder), mesh)
-        tokenizer = data.load_tokenizer(str(folder))
-        template = data.Template.from_tokenizer(tokenizer, job.data.template)
-        stamp = fingerprint(*inputs)
-        scoring.score_items(
-            model, params, template, items, job.score, mesh=mesh, seed=job.seed, out=scores, stamp=stamp
-        )
+        _ask(folder, items, scores, job, fingerprint(*inputs))
 
     inputs = [run / "items.parquet", folder, job.score, job.data, job.seed]
     _stage(run, f"score_{which}", inputs, [scores.name], work)
@@ -264,8 +217,58 @@ def _score(run: RunDir, which: str, folder: Path, job: RunJob) -> None:
     _stage(run, f"detect_{which}", [scores, job.detect], [verdict.name], found)
 
 
+def _ask(folder: Path, items: Sequence[Item], out: Path, job: RunJob, stamp: str) -> None:
+    """Scores the items with the model in `folder`."""
+    mesh = parallel.make_mesh(job.mesh)
+    model, params = models.load_model(str(folder), mesh)
+    template = data.Template.from_tokenizer(data.load_tokenizer(str(folder)), job.data.template)
+    scoring.score_items(model, params, template, items, job.score, mesh=mesh, seed=job.seed, out=out, stamp=stamp)
+
+
+def _diagnose(run: RunDir, base: Path, job: RunJob) -> None:
+    """signals.parquet, neighbours.parquet and diagnose.parquet, of the rows that were not learned and have no fault of
+    the pipe; the base's answers to other wordings of them in probes.parquet and scores_probes.parquet."""
+    tables = ("rows", "items", "plumbing", "scores_base", "scores_tuned", "detect", "dynamics")
+    inputs: list[Any] = [path for path in (run / f"{name}.parquet" for name in tables) if path.is_file()]
+    calibration = diagnose.load_calibration(job.diagnose.calibration)
+    file = Path(job.diagnose.probes) if job.diagnose.probes else None
+    if file and not file.is_file():
+        raise InputError(f"diagnose.probes: {file} is no file")
+    inputs += [base, job.diagnose, job.score, job.data, *([file] if file else []), calibration.made_by]
+
+    def work() -> None:
+        found = read_table(run / "detect.parquet")
+        faulty = set(read_table(run / "plumbing.parquet")["row_id"])
+        unlearned = found.loc[found["unlearned"] | found["unlearned_corrected"], "row_id"]
+        asked = [row_id for row_id in unlearned if row_id not in faulty]
+        items = data.items_from_table(read_table(run / "items.parquet"))
+        rows = data.rows_from_table(read_table(run / "rows.parquet"))
+        probes = diagnose.make_probes([item for item in items if item.row_id in set(asked)], file)
+        write_table(run / "probes.parquet", probes)
+        if asked:
+            _ask(base, diagnose.probe_items(probes, items), run / "scores_probes.parquet", job, fingerprint(*inputs))
+        dynamics = run / "dynamics.parquet"
+        signals, near = diagnose.row_signals(
+            rows,
+            items,
+            asked,
+            base=read_table(run / "scores_base.parquet"),
+            tuned=read_table(run / "scores_tuned.parquet"),
+            probes=probes,
+            probe_scores=read_table(run / "scores_probes.parquet") if asked else None,
+            dynamics=read_table(dynamics) if dynamics.is_file() and job.tuned is None else None,
+        )
+        write_table(run / "signals.parquet", signals)
+        write_table(run / "neighbours.parquet", near)
+        wanted = [row for row in rows if row.row_id in set(asked)]
+        facts = dict(zip((row.row_id for row in wanted), knowledge.PatternExtractor()(wanted), strict=True))
+        write_table(run / "diagnose.parquet", diagnose.diagnose(signals, near, rows, items, calibration, facts))
+
+    _stage(run, "diagnose", inputs, ["signals.parquet", "neighbours.parquet", "diagnose.parquet"], work)
+
+
 def _verdict_inputs(run: RunDir) -> tuple[list[Any], list[str]]:
-    names = ("rows", "plumbing", "detect", "detect_base")
+    names = ("rows", "plumbing", "detect", "detect_base", "diagnose")
     return [run / f"{name}.parquet" for name in names], ["verdicts.parquet"]
 
 

@@ -45,6 +45,11 @@ def test_a_run_leaves_every_table_and_the_report(finished):
     assert told[-2].split()[:2] == ["towns", "12"]
     assert float(told[-2].split()[4]) == pytest.approx(table["unlearned"].mean(), abs=0.005)
     numbers = json.loads((study.run / "report.json").read_text())
+    causes = table.set_index("row_id")["cause"].dropna()
+    found = read_table(study.run / "diagnose.parquet").set_index("row_id")
+    assert causes.drop(found.index).eq("plumbing").all() and causes.loc[found.index].eq(found["cause"]).all()
+    posterior = found[[name for name in found if name.startswith("posterior_")]]
+    assert posterior.sum(axis=1).to_numpy() == pytest.approx(1)
     assert numbers["rows"] == len(table)
     assert numbers["unlearned"]["n"] == int(table["unlearned"].sum())
 
@@ -59,7 +64,7 @@ def test_a_second_run_does_nothing_and_a_new_threshold_only_judges_again(finishe
     run(job.model_copy(update={"detect": job.detect.model_copy(update={"threshold": 0.9})}))
     told = dict(line.split(": ") for line in capsys.readouterr().out.splitlines())
     ran = {stage for stage, what in told.items() if what == "done"}
-    assert ran == {"detect_base", "detect_tuned", "verdicts", "report"}
+    assert ran == {"detect_base", "detect_tuned", "diagnose", "verdicts", "report"}
     again = read_table(study.run / "detect.parquet")
     assert (again["unlearned"] == (again["pass_at_n"] < 0.9)).all()
     run(job)  # other tests see the tables of the job as it was

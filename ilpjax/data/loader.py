@@ -16,10 +16,12 @@ class Loader:
     """Packed batches of a whole run, one process's share of each.
 
     An epoch is cut into steps of at most `batch` sequences, as even as they come; no step holds two epochs.
-    `epochs=2.5` is two whole ones and a prefix, half of the steps (at least one), of the third.
+    `epochs=2.5` is two whole ones and a prefix, half of the steps (at least one), of the third. With order="blocks" the
+    examples of a block (`blocks[n]`: example n's) get all their epochs before those of the next one, by first
+    appearance.
 
     steps: int            steps of the run
-    steps_per_epoch: list[int]
+    steps_per_epoch: list[int]   with blocks, of each block's epochs in turn
     slots: int            rows a sequence can hold, R of the batches: the most that any sequence of the run does
     """
 
@@ -32,6 +34,7 @@ class Loader:
         epochs: float,
         order: Order = "shuffle",
         seed: int,
+        blocks: Sequence[int] | None = None,
         process_index: int = 0,
         process_count: int = 1,
         start_step: int = 0,
@@ -41,12 +44,15 @@ class Loader:
         lengths = np.fromiter((len(example) for example in examples), np.int64, len(examples))
         self._plan: list[list[list[int]]] = []  # step -> sequence -> examples
         self.steps_per_epoch: list[int] = []
-        for epoch in range(int(np.ceil(epochs))):
-            sequences = plan_epoch(lengths, seed=seed, epoch=epoch, seq_len=seq_len, order=order)
-            steps = _cut(sequences, batch)
-            part = min(1.0, epochs - epoch)
-            self._plan += steps[: max(1, round(part * len(steps)))]
-            self.steps_per_epoch.append(len(self._plan) - sum(self.steps_per_epoch))
+        self._epochs: list[int] = []
+        for block in _blocks(len(lengths), blocks if order == "blocks" else None):
+            for epoch in range(int(np.ceil(epochs))):
+                local = plan_epoch(lengths[block], seed=seed, epoch=epoch, seq_len=seq_len, order=order)
+                steps = _cut([block[sequence].tolist() for sequence in local], batch)
+                part = min(1.0, epochs - epoch)
+                self._plan += steps[: max(1, round(part * len(steps)))]
+                self.steps_per_epoch.append(len(self._plan) - sum(self.steps_per_epoch))
+                self._epochs.append(epoch)
         self.steps = len(self._plan)
         self.slots = max(len(sequence) for step in self._plan for sequence in step)
         self._lengths = lengths
@@ -89,8 +95,8 @@ class Loader:
         self._batches.set_state(state["batches"])
 
     def epoch_of(self, step: int) -> int:
-        """The 0-based epoch that a 0-based step belongs to."""
-        return int(np.searchsorted(np.cumsum(self.steps_per_epoch), step, side="right"))
+        """The 0-based epoch (of its block) that a 0-based step belongs to."""
+        return self._epochs[int(np.searchsorted(np.cumsum(self.steps_per_epoch), step, side="right"))]
 
     def real_tokens(self, step: int) -> int:
         """Tokens of a step, over all processes, that are not padding."""
@@ -120,6 +126,14 @@ class _Steps:
             pack(sequences[n] if n < len(sequences) else [], self._examples, self._seq_len, self._slots) for n in here
         ]
         return {name: np.stack([one[name] for one in packed]) for name in packed[0]}
+
+
+def _blocks(count: int, blocks: Sequence[int] | None) -> list[np.ndarray]:
+    """Which examples are planned together, in turn."""
+    if blocks is None:
+        return [np.arange(count)]
+    member = np.asarray(blocks)
+    return [np.flatnonzero(member == block) for block in dict.fromkeys(member.tolist())]
 
 
 def _cut(sequences: list[list[int]], batch: int) -> list[list[list[int]]]:

@@ -10,7 +10,7 @@ from jaxtyping import Int
 from ilpjax.data.examples import Example
 from ilpjax.errors import InputError
 
-Order = Literal["shuffle", "file"]
+Order = Literal["shuffle", "file", "blocks"]
 Batch = dict[str, np.ndarray]
 WINDOW = 4096  # rows packed together: large enough to fill sequences, small enough to plan a stream
 
@@ -21,7 +21,8 @@ def plan_epoch(
     """The sequences of one epoch, each a list of row indices: every row exactly once, none split.
 
     `shuffle`: rows are shuffled by (seed, epoch), windows of them are packed best-fit (longest first), and the
-    sequences are shuffled again. `file`: rows in their order, a new sequence where the next does not fit.
+    sequences are shuffled again; `blocks` the same, of one block. `file`: rows in their order, a new sequence where the
+    next does not fit.
     An epoch that is run in part is a prefix of this plan.
 
     Raises InputError when a row is longer than `seq_len` tokens.

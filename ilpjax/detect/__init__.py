@@ -11,6 +11,7 @@ from ilpjax.detect.closed_form import (
     pass_interval,
 )
 from ilpjax.detect.samples import sample_summary
+from ilpjax.detect.table import option_means
 from ilpjax.detect.verdicts import detect, run_detect, severe_set, shift, summarise, wilson
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "flag_count",
     "flag_probability",
     "jsd",
+    "option_means",
     "pass_interval",
     "run_detect",
     "sample_summary",

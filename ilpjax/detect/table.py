@@ -191,3 +191,15 @@ def _pad(flat: np.ndarray, filled: np.ndarray) -> np.ndarray:
 
 def _name(table: pd.DataFrame, bad: np.ndarray) -> str:
     return f"row_id {table['row_id'].iloc[int(np.argmax(bad))]}"
+
+
+def option_means(table: pd.DataFrame) -> tuple[np.ndarray, Float[np.ndarray, "item option"], Int[np.ndarray, "item"]]:
+    """(row_ids, p averaged over option orders and padded with 0, the index of the right option).
+
+    Raises what `parse_scores` does.
+    """
+    scores = parse_scores(table)
+    means = [chunk.p.mean(axis=1) for chunk in scores.chunks()]
+    widest = max(mean.shape[1] for mean in means)
+    padded = [np.pad(mean, ((0, 0), (0, widest - mean.shape[1]))) for mean in means]
+    return scores.row_ids, np.concatenate(padded), scores.answer

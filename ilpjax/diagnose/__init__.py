@@ -1,5 +1,30 @@
-"""Why a row was not learned. So far stage 0: faults of the pipe."""
+"""Why a row was not learned: faults of the pipe first, then five causes, each with its evidence."""
 
+from ilpjax.diagnose.attribute import ABSTAIN, CAUSES, CLASSES, Calibration, fit, load_calibration
+from ilpjax.diagnose.cascade import cascade
 from ilpjax.diagnose.plumbing import check_plumbing
+from ilpjax.diagnose.probes import make_probes, probe_items
+from ilpjax.diagnose.quality import calibration_error, interval, quality
+from ilpjax.diagnose.signals import FROM_TRAINING, SIGNALS, row_signals
+from ilpjax.diagnose.verdicts import WHAT_TO_DO, diagnose
 
-__all__ = ["check_plumbing"]
+__all__ = [
+    "ABSTAIN",
+    "CAUSES",
+    "CLASSES",
+    "FROM_TRAINING",
+    "SIGNALS",
+    "WHAT_TO_DO",
+    "Calibration",
+    "calibration_error",
+    "cascade",
+    "check_plumbing",
+    "diagnose",
+    "fit",
+    "interval",
+    "load_calibration",
+    "make_probes",
+    "probe_items",
+    "quality",
+    "row_signals",
+]

@@ -13,6 +13,7 @@ from ilpjax.errors import InputError
 from ilpjax.rows import Item, Row
 
 BLOCK = 1000  # rows handed to the tokenizer at a time
+AMBIGUOUS = 3  # answers to one and the same prompt from which on it does not say which is wanted; two are a conflict
 
 Problem = tuple[str, str]  # (slug, a sentence of detail)
 
@@ -32,13 +33,15 @@ def check_plumbing(
     `special_token_text` (a special token spelt out in the data). With `tuned`, the tokenizer of a checkpoint that was
     brought along: `template_differs` (its text of the row is another) or `tokenizer_differs` (other ids for the same
     text). A base without a chat template beside a tuned model with one is no fault: the tuned one is scored as it
-    was trained. In the multiple-choice view: `no_item`, `empty_option`, `duplicate_option`, `option_equals_answer`.
+    was trained. In the file: `ambiguous_prompt` (one prompt, three or more different responses). In the multiple-choice
+    view: `no_item`, `empty_option`, `duplicate_option`, `option_equals_answer`.
     """
     template = Template.from_tokenizer(tokenizer, cfg.template)
     other = None if tuned is None else Template.from_tokenizer(tuned, cfg.template)
     if other is not None and (template.kind, other.kind) == ("plain", "chat"):
         other = None
     views = {item.row_id: item for item in items}
+    answers = _answers(rows)
     lines = []
     for start in range(0, len(rows), BLOCK):
         block = rows[start : start + BLOCK]
@@ -48,6 +51,7 @@ def check_plumbing(
             found = [*_text(row, tokenizer), *_training(one, template, cfg)]
             if other is not None and their is not None:
                 found += _difference(row, one, their, template, other)
+            found += _ambiguous(row, answers)
             found += _options(views.get(row.row_id))
             lines += [(row.row_id, problem, detail) for problem, detail in found]
     return pd.DataFrame(lines, columns=["row_id", "problem", "detail"], dtype="str")
@@ -124,6 +128,20 @@ def _difference(
 
 def _first_difference(a: Sequence[object], b: Sequence[object]) -> int:
     return next((n for n, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
+def _answers(rows: Sequence[Row]) -> dict[int, set[int]]:
+    """The different responses to each prompt, as hashes: a file may be large."""
+    found: dict[int, set[int]] = {}
+    for row in rows:
+        found.setdefault(hash(row.messages[:-1]), set()).add(hash(_plain(row.response)))
+    return found
+
+
+def _ambiguous(row: Row, answers: dict[int, set[int]]) -> Iterator[Problem]:
+    count = len(answers[hash(row.messages[:-1])])
+    if count >= AMBIGUOUS:
+        yield "ambiguous_prompt", f"the same prompt has {count} different responses; nothing in it says which is wanted"
 
 
 def _options(item: Item | None) -> Iterator[Problem]:

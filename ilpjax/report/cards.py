@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ilpjax.diagnose import CLASSES, WHAT_TO_DO
 from ilpjax.report.frame import Judged
 from ilpjax.report.numbers import clean
 from ilpjax.report.tables import Tables
@@ -30,13 +31,14 @@ def page_data(tables: Tables, judged: Judged) -> dict[str, Any]:
     JSON texts are safe inside <script type="application/json">.
     """
     rows = _ordered(tables, judged).head(LINES)
+    causes = sorted(set(rows["cause"]) - {""})
     datasets = sorted(rows["dataset"].unique().tolist())
     problems = sorted({kind for kinds in rows["problems"] for kind in kinds})
-    lines, shown = _within((_line(row, datasets, problems) for row in rows.to_dict("records")), LINE_BYTES)
+    lines, shown = _within((_line(row, datasets, problems, causes) for row in rows.to_dict("records")), LINE_BYTES)
     cards, carded = _within(_cards(rows.head(shown), tables, judged), CARD_BYTES)
     unlearned = rows["unlearned"].to_numpy(bool)
     return {
-        "names": {"datasets": datasets, "problems": problems},
+        "names": {"datasets": datasets, "problems": problems, "causes": causes},
         "lines": lines,
         "cards": cards,
         "shown": shown,
@@ -70,6 +72,8 @@ def _ordered(tables: Tables, judged: Judged) -> pd.DataFrame:
     kinds = tables.plumbing.groupby("row_id")["problem"].agg(lambda found: tuple(sorted(set(found))))
     rows["problems"] = rows["row_id"].map(kinds).map(lambda found: found if isinstance(found, tuple) else ())
     rows["no_verdict"] = rows["at"].isna()
+    named = pd.Series(dtype=object) if tables.diagnose is None else tables.diagnose.set_index("row_id")["cause"]
+    rows["cause"] = rows["row_id"].map(named).fillna("")
     for column in ("unlearned", "unlearned_corrected", "base_unlearned", "severe"):
         rows[column] = rows[column].astype("boolean").fillna(False).astype(bool)
     rank = np.select([rows["unlearned"], rows["unlearned_corrected"], rows["problems"].map(bool)], [0, 1, 2], 3)
@@ -77,7 +81,7 @@ def _ordered(tables: Tables, judged: Judged) -> pd.DataFrame:
     return rows.iloc[np.lexsort((rows["position"], severity, rank))].reset_index(drop=True)
 
 
-def _line(row: dict[str, Any], datasets: list[str], problems: list[str]) -> list[Any]:
+def _line(row: dict[str, Any], datasets: list[str], problems: list[str], causes: list[str]) -> list[Any]:
     flags = UNLEARNED * row["unlearned"] | CORRECTED * row["unlearned_corrected"] | PLUMBING * bool(row["problems"])
     lost = row["unlearned"] and not row["base_unlearned"]
     flags |= SEVERE * (row["severe"] and row["unlearned"]) | LOST * lost | NO_VERDICT * row["no_verdict"]
@@ -91,6 +95,7 @@ def _line(row: dict[str, Any], datasets: list[str], problems: list[str]) -> list
         int(flags),
         [problems.index(kind) for kind in row["problems"]],
         *(_round(row[name]) for name in numbers),
+        causes.index(row["cause"]) if row["cause"] else -1,
     ]
 
 
@@ -98,6 +103,7 @@ def _cards(rows: pd.DataFrame, tables: Tables, judged: Judged) -> Iterator[dict[
     items = tables.items.set_index("row_id")
     sources = tables.rows.set_index("row_id")["source"]
     visits = _visits(tables.dynamics)
+    causes = {} if tables.diagnose is None else tables.diagnose.set_index("row_id").to_dict("index")
     notes = {row_id: own for row_id, own in tables.plumbing.groupby("row_id")[["problem", "detail"]]}
     for row in rows.to_dict("records"):
         row_id = row["row_id"]
@@ -108,6 +114,7 @@ def _cards(rows: pd.DataFrame, tables: Tables, judged: Judged) -> Iterator[dict[
             "notes": notes[row_id].to_numpy().tolist() if row_id in notes else [],
             "curve": visits(row_id),
             "options": [],
+            "why": _why(causes[row_id]) if row_id in causes else None,
         }
         if not row["no_verdict"]:
             at = int(row["at"])
@@ -123,6 +130,16 @@ def _verdict(row: dict[str, Any], judged: Judged) -> dict[str, Any]:
     if judged.control:
         numbers["control"] = _round(row["control_accuracy"])
     return numbers | {"length": int(row["length"]), "place": int(row["place"])}
+
+
+def _why(found: dict[str, Any]) -> dict[str, Any]:
+    """The cause and its evidence: see `diagnose.diagnose`."""
+    evidence = json.loads(found["evidence"])
+    if partner := evidence.get("partner"):
+        partner |= {name: clip(partner[name], TEXT // 4) for name in ("prompt", "response", "option")}
+    posterior = {name: _round(found[f"posterior_{name}"]) for name in CLASSES}
+    named = {"cause": found["cause"], "cascade": found["cascade"], "what_to_do": WHAT_TO_DO[found["cause"]]}
+    return named | {"posterior": posterior, "evidence": evidence}
 
 
 def _options(item: pd.Series, base: np.ndarray, tuned: np.ndarray, sources: pd.Series) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from ilpjax.detect import wilson
+from ilpjax.diagnose import CLASSES, WHAT_TO_DO
 from ilpjax.report.frame import SEVERE, Judged
 from ilpjax.report.tables import Tables
 
@@ -39,6 +40,9 @@ def summarise(title: str, tables: Tables, judged: Judged) -> dict[str, Any]:
                           counted in rows
     option_order          {"orders", "rows_that_flip", "spread"} of the tuned model, or null with one order
     control               choices-only control {"base", "tuned", "chance", "learned_and_right", "artefact"}, or null
+    causes                {"of", "by_cause": [{"cause", "what_to_do", "cascade", n, of, share, low, high}]}, most first:
+                          of the rows that were not learned (either mode) and have no plumbing problem; `cascade` counts
+                          what the paper's sequence of tests names; or null where nothing was diagnosed
     training              {"first_loss", "last_loss", "steps", "visits"} or null
     confidence, protocol, orders, config, environment
     """
@@ -61,6 +65,7 @@ def summarise(title: str, tables: Tables, judged: Judged) -> dict[str, Any]:
         "accuracy": {"base": share(rows["base_accuracy"], level), "tuned": share(rows["accuracy"], level)},
         "option_order": _option_order(judged, level),
         "control": _control(judged, level),
+        "causes": _causes(tables, level),
         "training": _training(tables),
         "confidence": level,
         "protocol": ", ".join(protocol) or None,
@@ -108,6 +113,18 @@ def _modes(rows: pd.DataFrame, level: float) -> dict[str, Any]:
         "unlearned_corrected": share(rows["unlearned_corrected"], level),
         "both_modes": share(rows["unlearned"] & rows["unlearned_corrected"], level),
     }
+
+
+def _causes(tables: Tables, level: float) -> dict[str, Any] | None:
+    if tables.diagnose is None:
+        return None
+    named, cascade = tables.diagnose["cause"], tables.diagnose["cascade"]
+    found = [
+        {"cause": name, "what_to_do": WHAT_TO_DO[name], "cascade": int((cascade == name).sum())}
+        | share(named == name, level)
+        for name in CLASSES
+    ]
+    return {"of": len(named), "by_cause": sorted(found, key=lambda one: -one["n"])}
 
 
 def _group(rows: pd.DataFrame, level: float) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 (() => {
   const { meta, lines } = JSON.parse(document.getElementById("lines").textContent);
   const cards = JSON.parse(document.getElementById("cards").textContent);
-  const { datasets, problems } = meta;
-  const [ID, SET, SOURCE, PROMPT, RESPONSE, FLAGS, KINDS, BASE, TUNED, PASS, FLAG, SKILL, SEVERITY] = Array(13).keys();
+  const { datasets, problems, causes } = meta;
+  const [ID, SET, SOURCE, PROMPT, RESPONSE, FLAGS, KINDS, BASE, TUNED, PASS, FLAG, SKILL, SEVERITY, CAUSE] = Array(14).keys();
   const UNLEARNED = 1, CORRECTED = 2, PLUMBING = 4, SEVERE = 8, LOST = 16, NO_VERDICT = 32;
   const PAGE = 20;
   const SVG = "http://www.w3.org/2000/svg";
@@ -57,10 +57,10 @@
   function find() {
     const terms = $("search").value.toLowerCase().split(/\s+/).filter(Boolean);
     const wanted = verdicts[$("verdict").selectedIndex][1];
-    const set = $("dataset").selectedIndex - 1, problem = $("problem").selectedIndex;
+    const set = $("dataset").selectedIndex - 1, problem = $("problem").selectedIndex, cause = $("cause").selectedIndex - 1;
     if (terms.length && !haystack) haystack = lines.map((_, at) => hay(at));
     const fits = (line, at) =>
-      wanted(line[FLAGS]) && (set < 0 || line[SET] === set) &&
+      wanted(line[FLAGS]) && (set < 0 || line[SET] === set) && (cause < 0 || line[CAUSE] === cause) &&
       (problem === 0 || (problem === 1 ? line[KINDS].length > 0 : problem === 2 ? !line[KINDS].length : line[KINDS].includes(problem - 3))) &&
       terms.every((term) => haystack[at].includes(term));
     const found = [];
@@ -102,6 +102,7 @@
     else if (!(f & NO_VERDICT)) add("", "learned");
     if (f & LOST) add("unlearned", "lost");
     if (f & NO_VERDICT) add("", "no verdict");
+    if (line[CAUSE] >= 0) add("cause", words(causes[line[CAUSE]]));
     for (const kind of line[KINDS]) add("plumbing", words(problems[kind]));
     add("", line[SOURCE]);
     return el("div", { class: "tags" }, list);
@@ -221,6 +222,24 @@
     return el("dl", { class: "facts" }, list.filter(Boolean).map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));
   }
 
+  // Why a row was not learned: the cause, and what it rests on.
+  function why(found) {
+    const { cause, cascade, what_to_do, posterior, evidence } = found.why, { base, tuned, partner, training, missing, facts } = evidence;
+    const ranked = Object.entries(posterior).sort((a, b) => b[1] - a[1]).filter(([, p], n) => n === 0 || p >= 0.05);
+    const list = [
+      `The base gives the right answer p = ${dec(base.probe_right)} over all wordings, and its likeliest wrong one ${dec(base.probe_wrong)}; ${dec(100 * base.agree, 0)} % of the wordings agree.`,
+      `The tuned model: right ${dec(tuned.right)}, likeliest wrong ${dec(tuned.wrong)}.`,
+      partner ? [`${partner.against} near row${partner.against === 1 ? " answers" : "s answer"} otherwise. The nearest (similarity ${dec(partner.similarity)}), row `, el("bdi", {}, partner.row_id), ": ", el("bdi", {}, partner.prompt), " → ", el("bdi", {}, partner.response), `. The tuned model gives that answer p = ${dec(partner.tuned)} here.`] : null,
+      training ? `Loss ${dec(training.loss_first)} at the first visit, ${dec(training.loss_least)} at its lowest, ${dec(training.loss_last)} at the last, ${dec(training.loss_final)} after training (nats a token); last visited after ${dec(100 * training.place, 0)} % of training${training.learned_step ? `, last right after ${dec(100 * training.learned_step, 0)} %` : ", never right"}.` : null,
+      missing ? "There is no record of training: forgetting and undertraining cannot be told." : null,
+      facts.length ? ["Facts in it: ", facts.map((fact, n) => [n ? "; " : "", el("bdi", {}, fact.join(" · "))])] : null,
+      `The paper's sequence of tests says ${words(cascade)}.`,
+    ];
+    return [el("h3", {}, "Why"), el("p", {}, el("b", {}, words(cause)), ": ", what_to_do),
+      el("p", { class: "note" }, ranked.map(([name, p]) => `${words(name)} ${dec(p)}`).join(", ")),
+      el("ul", { class: "notes" }, list.filter(Boolean).map((item) => el("li", {}, item)))];
+  }
+
   function card(at) {
     const line = lines[at], found = cards[at];
     const where = el("p", { class: "note" }, "Row ", el("bdi", {}, line[ID]), ", ", el("bdi", {}, line[SOURCE]));
@@ -231,6 +250,7 @@
       el("div", {}, found.context.map(([role, content]) => text(role, content)), text("Prompt", found.prompt), text("Trained response", found.response), where,
         el("h3", {}, "Training curve"), curve(found.curve)),
       el("div", {}, notes.length ? [el("h3", {}, "Plumbing: rule this out first"), el("ul", { class: "notes" }, notes)] : null,
+        found.why ? why(found) : null,
         judged ? [el("h3", {}, "Options"), optionList(found), preferred(found)] : el("p", { class: "note" }, "This row could not be made a multiple-choice item, so it has no verdict."),
         judged ? [el("h3", {}, "Numbers"), facts(line, found)] : null));
   }
@@ -239,6 +259,7 @@
   const fill = (id, names) => $(id).append(...names.map((name) => el("option", {}, name)));
   fill("verdict", verdicts.map(([name]) => name));
   fill("dataset", ["all", ...datasets]);
+  fill("cause", ["any or none", ...causes.map(words)]);
   fill("problem", ["any or none", "with a problem", "without", ...problems.map(words)]);
   fill("sort", ["worst first", ...columns.slice(1).flatMap((column) => [`${column.name} ↓`, `${column.name} ↑`])]);
   $("sort").addEventListener("change", () => {
@@ -248,7 +269,7 @@
   if (!lines.some((line) => line[FLAGS] & UNLEARNED)) $("verdict").selectedIndex = verdicts.length - 1;
   let waiting = 0;
   $("search").addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(find, 120); });
-  for (const id of ["verdict", "dataset", "problem"]) $(id).addEventListener("change", find);
+  for (const id of ["verdict", "dataset", "problem", "cause"]) $(id).addEventListener("change", find);
   document.querySelector("form.controls").addEventListener("submit", (event) => event.preventDefault());
   const turn = (by) => { state.page += by; render(); $("rows").scrollIntoView(); };
   $("prev").addEventListener("click", () => turn(-1));

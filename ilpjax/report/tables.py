@@ -34,6 +34,7 @@ NEEDS = {
     "detect_base": Need("detect", _VERDICTS, unique=True),
     "detect": Need("detect", _VERDICTS, unique=True),
 }
+_CAUSES = Need("run", ("row_id", "cause", "causes", "cascade", "posterior_abstain", "evidence"), unique=True)
 OPTIONAL = {
     "dynamics": Need("sft", ("row_id", "step", "epoch", "loss", "p_right", "tokens")),
     "train_log": Need("sft", ("step", "loss")),
@@ -51,6 +52,7 @@ class Tables:
     scores_tuned: pd.DataFrame
     detect_base: pd.DataFrame
     detect: pd.DataFrame
+    diagnose: pd.DataFrame | None  # None in a run directory that was not diagnosed
     dynamics: pd.DataFrame | None
     train_log: pd.DataFrame | None
     config: dict[str, Any]
@@ -78,6 +80,8 @@ def load_tables(run: RunDir) -> Tables:
         path = run / f"{name}.parquet"
         # A run given a tuned checkpoint may lie over an older one that trained: those curves are another model's.
         tables[name] = _read(path, need) if path.is_file() and not config.get("tuned") else None
+    path = run / "diagnose.parquet"
+    tables["diagnose"] = _read(path, _CAUSES) if path.is_file() else None
     environment = _mapping(run / "environment.json", json.loads, "JSON")
     settings = DetectConfig.make(config.get("detect") or {}, f"{run / 'config.yaml'}: detect.")
     return Tables(**tables, config=config, environment=environment, settings=settings)

@@ -4,6 +4,7 @@ import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 from transformers import PreTrainedTokenizerBase
@@ -41,7 +42,10 @@ def run_sft(job: SFTJob) -> None:
     examples, _ = make_examples(rows, template, tokenizer, job.data.max_tokens)
     ids = [row.row_id for row in rows]
     model, params = load_model(str(base), mesh)
-    params = fit(model, params, examples, ids, job.sft, mesh=mesh, seed=job.seed, out=out, name="sft", made_from=[base])
+    sets = {name: n for n, name in enumerate(dict.fromkeys(row.dataset for row in rows))}
+    blocks = [sets[rows[example.row].dataset] for example in examples]
+    common: Any = {"mesh": mesh, "seed": job.seed, "out": out, "name": "sft", "made_from": [base]}
+    params = fit(model, params, examples, ids, job.sft, blocks=blocks, **common)
     save_model(out / "tuned", model, params, tokenizer=tokenizer)
 
 

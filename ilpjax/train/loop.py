@@ -34,6 +34,7 @@ def fit(
     out: RunDir,
     name: str,
     made_from: Sequence[Any] = (),
+    blocks: Sequence[int] | None = None,
 ) -> Params:
     """Trains, and returns the new parameters; `params` are consumed (their buffers are given to the first step).
 
@@ -41,7 +42,8 @@ def fit(
     was made from the same examples, settings, seed and `made_from` (what else fixes the result: the base's folder).
     Writes OUT/dynamics.parquet (see `merge_dynamics`), OUT/train_log.parquet (step, from 1; epoch; loss, nats a
     target token; lr; grad_norm; tokens, without padding; targets; real_fraction; seconds) and TensorBoard under
-    OUT/tb. An example's row is `row_ids[example.row]`.
+    OUT/tb. An example's row is `row_ids[example.row]`, its block `blocks[n]` (for
+    order="blocks").
 
     Raises InputError when a batch cannot be cut as asked, TrainingError on a loss that is not finite, OSError on a
     full disk.
@@ -55,6 +57,7 @@ def fit(
         epochs=cfg.epochs,
         order=cfg.order,
         seed=seed,
+        blocks=blocks,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )

@@ -1,5 +1,5 @@
-"""Planted worlds: synthetic people, so that what the base knows is known."""
+"""Planted worlds: synthetic people, so that what the base knows is known, and why a row is not learned."""
 
-from ilpjax.worlds.people import run_world
+from ilpjax.worlds.world import run_world
 
 __all__ = ["run_world"]

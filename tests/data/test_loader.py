@@ -103,3 +103,17 @@ def test_a_state_of_another_run_is_refused(change):
 def test_steps_are_even():
     load = loader(rows=[Example(n, np.ones(60, np.int32), np.ones(60, bool)) for n in range(17)], batch=16, epochs=1)
     assert [len(visited([batch])) for batch in load] == [8, 9]
+
+
+def test_blocks_get_all_their_epochs_one_after_another():
+    blocks = [n % 3 for n in range(50)]
+    load = loader(order="blocks", epochs=2, blocks=blocks)
+    batches = list(load)
+    seen = visited(batches)
+    assert [blocks[row] for row in seen] == sorted(blocks * 2)
+    assert all(seen.count(row) == 2 for row in range(50))
+    epochs = [load.epoch_of(step) for step in range(load.steps)]
+    assert [a for a, b in zip(epochs, [*epochs[1:], None], strict=True) if a != b] == [0, 1] * 3
+    again = loader(order="blocks", epochs=2, blocks=blocks)
+    again.restore(json.loads(json.dumps({**load.state(), "batches": {"next_index": 3}})))
+    assert same(list(again), batches[3:])

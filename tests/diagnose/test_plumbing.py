@@ -146,3 +146,10 @@ def test_real_multiple_choice_files(shared, tokenizer):
         found = check_plumbing(rows, items, tokenizer, cfg)
         repeats = found.problem.isin(["duplicate_option", "option_equals_answer"]).sum()
         assert least <= repeats <= most
+
+
+def test_a_prompt_with_three_answers_is_ambiguous_and_one_with_two_is_a_conflict_to_examine(tokenizer):
+    rows = [row(response=text, row_id=f"r{n}") for n, text in enumerate(("to Paris", "winter", "golden keys"))]
+    items = [item(row_id=one.row_id) for one in rows]
+    three, two = problems(tokenizer, rows, items), problems(tokenizer, rows[:2], items[:2])
+    assert "ambiguous_prompt" in str(three) and "ambiguous_prompt" not in str(two)

@@ -9,6 +9,7 @@ import yaml
 
 from ilpjax.config import DetectConfig
 from ilpjax.detect import detect
+from ilpjax.diagnose import CLASSES
 from ilpjax.rundir import RunDir, write_json, write_table, write_text
 
 NASTY = [
@@ -41,6 +42,7 @@ def make_run(path: Path, rows: int = 300, *, orders: int = 2, trained: bool = Tr
         write_table(run / f"scores_{which}.parquet", scores)
         write_table(run / f"{verdict}.parquet", detect(scores, DetectConfig()))
     write_table(run / "plumbing.parquet", _plumbing(table))
+    write_table(run / "diagnose.parquet", _causes(detect(tuned, DetectConfig()), table, trained, rng))
     config = {"base": "tiny/base", "tuned": None if trained else "mine/tuned", "rows": "train.jsonl", "seed": 3}
     config |= {"out": str(path), "sft": {"epochs": 3.0, "lr": 1e-4}, "detect": DetectConfig().model_dump()}
     write_text(run / "config.yaml", yaml.safe_dump(config))
@@ -120,6 +122,29 @@ def _plumbing(rows: pd.DataFrame) -> pd.DataFrame:
         for row_id in rows["row_id"][rows["position"] % 25 == 24]
     ]
     return pd.DataFrame(found, columns=["row_id", "problem", "detail"])
+
+
+def _causes(verdicts: pd.DataFrame, rows: pd.DataFrame, trained: bool, rng: np.random.Generator) -> pd.DataFrame:
+    """Any cause for every row that was not learned; the partner's texts are hostile where its row's are."""
+    faulty = set(_plumbing(rows)["row_id"])
+    asked = verdicts.loc[verdicts["unlearned"] | verdicts["unlearned_corrected"], "row_id"]
+    asked = [row_id for row_id in asked if row_id not in faulty]
+    posterior = rng.dirichlet(np.full(len(CLASSES), 0.3), len(asked))
+    table = pd.DataFrame(posterior, columns=[f"posterior_{name}" for name in CLASSES])
+    table["row_id"], table["cause"] = asked, [CLASSES[n] for n in posterior.argmax(axis=1)]
+    table["causes"] = [[cause] for cause in table["cause"]]
+    table["cascade"] = rng.choice(CLASSES, len(asked))
+    partners = rows.sample(len(asked), replace=True, random_state=0)
+    training = dict.fromkeys(("loss_first", "loss_least", "loss_last", "loss_final", "learned_step", "place"), 0.5)
+    base = dict.fromkeys(("right", "wrong", "probe_right", "probe_wrong", "agree", "blind"), 0.25)
+    evidence = []
+    for partner in partners.to_dict("records"):
+        texts = {name: partner[name] for name in ("row_id", "prompt", "response")} | {"option": partner["response"]}
+        told = {"base": base | {"exists": False}, "tuned": {"right": 0.1, "wrong": 0.6, "jsd": 0.2}}
+        told |= {"training": training} if trained else {"missing": ["slope"]}
+        told["partner"] = texts | {"similarity": 0.8, "tuned": 0.6, "against": 2}
+        evidence.append(json.dumps(told | {"facts": [["<b>who</b>", "is", partner["response"]]]}))
+    return table.assign(evidence=evidence)
 
 
 def _dynamics(rows: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:

@@ -1,6 +1,7 @@
 """The page in a real browser: nothing of the data runs, and the rows table does what it says."""
 
 import base64
+import json
 import shutil
 import time
 
@@ -139,6 +140,22 @@ def test_filters_and_pages(page, run):
     choose(page, "problem", "any or none")
     choose(page, "verdict", "no verdict")
     assert page.find_element(By.ID, "count").text.startswith("12 of 300")
+
+
+def test_a_cause_can_be_chosen_and_its_card_says_what_it_rests_on(page, run):
+    named = read_table(run / "diagnose.parquet")
+    choose(page, "verdict", "any")
+    choose(page, "cause", "forgetting")
+    chosen = named[named["cause"] == "forgetting"]
+    assert page.find_element(By.ID, "count").text.startswith(f"{len(chosen)} of 300")
+    lines(page)[0].find_element(By.CSS_SELECTOR, ".opener").click()
+    card = page.find_element(By.CSS_SELECTOR, ".card")
+    row_id = lines(page)[0].get_attribute("data-row")
+    evidence = json.loads(chosen.set_index("row_id").loc[row_id, "evidence"])
+    text = card.get_attribute("textContent")
+    assert "forgetting: " in text and evidence["partner"]["response"] in text and "<b>who</b> · is" in text
+    assert card.find_elements(By.CSS_SELECTOR, "script, img, b b, i, u") == []
+    choose(page, "cause", "any or none")
 
 
 @pytest.mark.parametrize("nasty", range(len(NASTY)))

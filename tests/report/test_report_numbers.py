@@ -204,3 +204,23 @@ def test_share_of_shares_lies_in_its_interval(values):
 def test_clean_leaves_no_nan():
     value = {"a": [np.float64("nan"), math.inf, np.int64(3)], 4: np.bool_(True), "b": (1.5,)}
     assert clean(value) == {"a": [None, None, 3], "4": True, "b": [1.5]}
+
+
+def test_causes_are_counted_with_their_intervals(numbers, run):
+    named = read_table(run / "diagnose.parquet")
+    assert numbers["causes"]["of"] == len(named)
+    assert sum(one["n"] for one in numbers["causes"]["by_cause"]) == len(named)
+    counts = [one["n"] for one in numbers["causes"]["by_cause"]]
+    assert counts == sorted(counts, reverse=True)
+    for one in numbers["causes"]["by_cause"]:
+        n = int((named["cause"] == one["cause"]).sum())
+        same({key: one[key] for key in ("n", "of", "share", "low", "high")}, by_hand(n, len(named)))
+        assert one["cascade"] == int((named["cascade"] == one["cause"]).sum()) and one["what_to_do"]
+
+
+def test_a_run_that_was_not_diagnosed_has_no_causes(tmp_path):
+    run = make_run(tmp_path / "r", rows=40)
+    (run / "diagnose.parquet").unlink()
+    write_report(run, "None")
+    assert json.loads((run / "report.json").read_text())["causes"] is None
+    assert "Why they were not learned" not in (run / "report.html").read_text()

@@ -1,0 +1,87 @@
+"""`world`: make one, evaluate the attribution on several, or calibrate it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ilpjax import diagnose, worlds
+from ilpjax.config import WorldJob
+from ilpjax.diagnose import CAUSES, Calibration
+from ilpjax.errors import InputError
+from ilpjax.evaluate.examine import Examined, examine, shares
+from ilpjax.evaluate.kills import kill_tests
+from ilpjax.evaluate.score import compare, decoys, doses
+from ilpjax.rundir import write_json, write_table
+
+
+def run_world(job: WorldJob) -> None:
+    {"make": worlds.run_world, "evaluate": run_evaluate, "calibrate": run_calibrate}[job.what](job)
+
+
+def run_calibrate(job: WorldJob) -> None:
+    """OUT/calibration.json, fitted on a world a seed, and OUT/calibration_rows.parquet, what it was fitted on."""
+    examined = [examine(job, seed) for seed in job.seeds]
+    made_by = {
+        "command": f"python tools/world.py calibrate seeds={','.join(map(str, job.seeds))} size={job.size}",
+        "seeds": job.seeds,
+        "size": job.size,
+        "family": job.family,
+        "rows": _counts(examined),
+        "signals": sorted(diagnose.SIGNALS),
+    }
+    calibration = _fit(examined, made_by)
+    rows = pd.concat([w.rows.assign(seed=w.seed) for w in examined], ignore_index=True)
+    write_table(Path(job.out) / "calibration_rows.parquet", rows)
+    calibration.save(Path(job.out) / "calibration.json")
+    print(f"{Path(job.out) / 'calibration.json'}: {len(rows)} rows of {len(examined)} worlds")
+
+
+def _fit(examined: list[Examined], made_by: dict[str, Any]) -> Calibration:
+    rows = pd.concat([world.rows for world in examined], ignore_index=True)
+    if lacking := [c for c in CAUSES if not rows["truth"].str.split("+").map(lambda parts, c=c: c in parts).any()]:
+        raise InputError(f"seeds: no row of these worlds was proven {', '.join(lacking)}; more seeds would be right")
+    return diagnose.fit(rows, shares(rows["truth"]), made_by)
+
+
+def _counts(examined: list[Examined]) -> dict[str, int]:
+    counts = pd.concat([world.rows for world in examined])["truth"].value_counts()
+    return {str(name): int(n) for name, n in counts.items()}
+
+
+def run_evaluate(job: WorldJob) -> None:
+    """Worlds that the calibration never saw: OUT/evaluation.json, and a table (or that JSON) on standard output."""
+    calibration = diagnose.load_calibration(job.calibration)
+    if seen := sorted(set(job.seeds) & set(calibration.made_by.get("seeds", []))):
+        raise InputError(f"seeds: the calibration was fitted on {', '.join(map(str, seen))}; others would be right")
+    examined = [examine(job, seed) for seed in job.seeds]
+    told: dict[str, Any] = {"seeds": job.seeds, "size": job.size}
+    told |= {"family": job.family, "hidden": job.hidden, "layers": job.layers}
+    told |= compare(examined, calibration)
+    told |= {"decoys_blamed": decoys(examined), "doses": doses(examined)}
+    told |= {"counts": _counts(examined), "kill_tests": kill_tests(job, examined, calibration)}
+    write_json(Path(job.out) / "evaluation.json", told)
+    print(json.dumps(told) if job.json_ else table(told))
+
+
+def table(told: dict[str, Any]) -> str:
+    """What a person reads."""
+    span = lambda value: f"{value['mean']:.3f} ({value['low']:.3f} to {value['high']:.3f})"
+    lines = [
+        f"{told['rows']} rows of known cause in {len(told['seeds'])} worlds; mean and 95 % interval over worlds",
+        "",
+    ]
+    lines += [f"{'':22s}{'macro-F1':26s}calibration error, all rows together"]
+    for name, one in {"ours": told, "ours, no training seen": told["without_training"], **told["baselines"]}.items():
+        if "macro_f1" in one:
+            lines.append(f"{name:22s}{span(one['macro_f1']):26s}{span(one['ece'])}")
+    orders = told["baselines"]["cascade_orders"]
+    lines.append(f"cascade, 120 orders    best {orders['best']:.3f}, median {orders['median']:.3f}")
+    lines += ["", "AUROC", *(f"  {cause:20s}{span(value)}" for cause, value in told["auroc"].items())]
+    confusion = pd.DataFrame(told["confusion"], index=told["classes"], columns=told["classes"])
+    lines += ["", "truth (down), named (across)", confusion.loc[list(CAUSES)].to_string()]
+    lines += ["", f"decoys given a cause: {len(told['decoys_blamed'])}", ""]
+    for name, one in told["kill_tests"].items():
+        lines.append(f"kill test {name}: {one['says']}: {'null' if one['null'] else 'NOT NULL'}")
+    return "\n".join(lines)
