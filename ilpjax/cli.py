@@ -27,6 +27,7 @@ JOBS = {
     "sample": Job(config.SampleJob, "ilpjax.pipeline:run_sample"),
     "detect": Job(config.DetectJob, "ilpjax.detect:run_detect"),
     "report": Job(config.ReportJob, "ilpjax.report:run_report"),
+    "diagnose": Job(config.DiagnoseJob, "ilpjax.pipeline:run_diagnose"),
     "run": Job(config.RunJob, "ilpjax.pipeline:run_and_tell"),
     "plan": Job(config.PlanJob, "ilpjax.plan:run_plan"),
     "world": Job(config.WorldJob, "ilpjax.evaluate:run_world"),

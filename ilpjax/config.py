@@ -147,10 +147,18 @@ class DetectConfig(Config):
     confidence: float = Field(0.95, gt=0, lt=1, description="coverage of every interval")
 
 
+class EndpointConfig(Config):
+    url: str | None = Field(None, description="base of an OpenAI-compatible endpoint; none: no service is asked")
+    model: str = Field("", description="the model's name there")
+    key_env: str | None = Field(None, description="environment variable that holds the key; none: no key")
+    requests: int = Field(1000, ge=1, description="requests a run may send; answers are kept, a rerun goes on")
+
+
 class DiagnoseConfig(Config):
     probes: str | None = Field(
         None, description='paraphrases of rows, {"row_id","question"} lines; rows without any are asked in other frames'
     )
+    triples: EndpointConfig = EndpointConfig()
     calibration: str | None = Field(None, description="a file that `world calibrate` wrote; none: the packaged one")
 
 
@@ -240,6 +248,13 @@ class ReportJob(Config):
 
     run: str = Field(description="run directory")
     title: str = Field("What was not learned", description="heading of the report")
+
+
+class DiagnoseJob(Config):
+    """Names the causes anew in a finished run, with other probes, triples or calibration; nothing is trained."""
+
+    run: str = Field(description="run directory")
+    diagnose: DiagnoseConfig = DiagnoseConfig()
 
 
 class RunJob(Config):

@@ -9,19 +9,20 @@ from typing import Any
 
 import jax
 import pandas as pd
+import yaml
 
-from ilpjax import data, detect, diagnose, knowledge, models, parallel, report, scoring, train
+from ilpjax import data, detect, diagnose, models, parallel, report, scoring, train
 from ilpjax.config import (
     ConvertJob,
     CPTJob,
     DataConfig,
+    DiagnoseJob,
     PrepareJob,
     RunJob,
     SampleJob,
     SFTJob,
 )
 from ilpjax.errors import InputError
-from ilpjax.rows import Item
 from ilpjax.rundir import RunDir, fingerprint, read_table, write_table
 
 
@@ -64,6 +65,7 @@ def study(
 def run(job: RunJob, scratch: tempfile.TemporaryDirectory[str] | None = None) -> Study:
     """From a base, a file and (if there is one) a tuned checkpoint to report.html. Finished stages are not rerun."""
     run = RunDir(job.out)
+    diagnose.check_settings(job.diagnose)
     base, tuned = models.resolve(job.base), models.resolve(job.tuned) if job.tuned else None
     prepare(run, job.rows, base, tuned, job.data, job.seed)
     run.start(job)  # not before the rows are known to be right: a refusal leaves nothing
@@ -82,13 +84,21 @@ def run(job: RunJob, scratch: tempfile.TemporaryDirectory[str] | None = None) ->
         _sft(run, sft)
         tuned = run / "tuned"
     _score(run, "tuned", tuned, job)
-    _diagnose(run, base, job)
-    _stage(run, "verdicts", *_verdict_inputs(run), lambda: write_table(run / "verdicts.parquet", verdicts(run)))
+    _judge(run, base, job)
+    return Study(run, scratch)
+
+
+def _judge(run: RunDir, base: Path, job: RunJob) -> None:
+    """From scores to causes, verdicts and the report."""
+    inputs = diagnose.stage_inputs(run, base, job)
+    _stage(run, "diagnose", inputs, diagnose.OUTPUTS, lambda: diagnose.run_stage(run, base, job))
+    inputs = [run / f"{name}.parquet" for name in ("rows", "plumbing", "detect", "detect_base", "diagnose")]
+    found = lambda: write_table(run / "verdicts.parquet", verdicts(run))
+    _stage(run, "verdicts", inputs, ["verdicts.parquet"], found)
     tables = ("verdicts", "scores_base", "scores_tuned", "plumbing", "diagnose", "dynamics", "train_log")
     inputs = [run / "config.yaml", *(p for p in (run / f"{name}.parquet" for name in tables) if p.is_file())]
     outputs = ["report.html", "report.json"]
     _stage(run, "report", inputs, outputs, lambda: report.write_report(run, job.title))
-    return Study(run, scratch)
 
 
 def prepare(
@@ -125,7 +135,7 @@ def verdicts(run: RunDir) -> pd.DataFrame:
     table["cause"] = table["evidence"].map(lambda text: "plumbing", na_action="ignore")
     causes = read_table(run / "diagnose.parquet").set_index("row_id")
     for name in ("cause", "evidence"):
-        table[name] = table[name].fillna(table["row_id"].map(causes[name]))
+        table[name] = table[name].where(table[name].notna(), table["row_id"].map(causes[name]))
     return table
 
 
@@ -146,6 +156,20 @@ def summary(table: pd.DataFrame, by: str) -> str:
 
 def run_and_tell(job: RunJob) -> None:
     print(run(job))
+
+
+def run_diagnose(job: DiagnoseJob) -> None:
+    """diagnose.parquet, verdicts.parquet and the report of a finished run, made anew."""
+    run, config = RunDir(job.run), Path(job.run) / "config.yaml"
+    if not (run / "detect.parquet").is_file() or not config.is_file():
+        raise InputError(f"run: {job.run} holds no finished run; one that `run` made would be right")
+    made = RunJob.make({**yaml.safe_load(config.read_text(encoding="utf-8")), "out": job.run}, f"{config}: ")
+    made = made.model_copy(update={"diagnose": job.diagnose})
+    base = models.resolve(made.base)
+    diagnose.check_settings(made.diagnose)  # a refusal leaves the run as it was
+    run.start(made)
+    _judge(run, base, made)
+    print(Study(run))
 
 
 def run_prepare(job: PrepareJob) -> None:
@@ -209,67 +233,21 @@ def _score(run: RunDir, which: str, folder: Path, job: RunJob) -> None:
             raise InputError(
                 f"{run / 'rows.parquet'}: no row could be made a multiple-choice item; see plumbing.parquet"
             )
-        _ask(folder, items, scores, job, fingerprint(*inputs))
+        scoring.score_with(
+            folder,
+            items,
+            job.score,
+            template=job.data.template,
+            mesh=job.mesh,
+            seed=job.seed,
+            out=scores,
+            stamp=fingerprint(*inputs),
+        )
 
     inputs = [run / "items.parquet", folder, job.score, job.data, job.seed]
     _stage(run, f"score_{which}", inputs, [scores.name], work)
     found = lambda: write_table(verdict, detect.detect(read_table(scores), job.detect))
     _stage(run, f"detect_{which}", [scores, job.detect], [verdict.name], found)
-
-
-def _ask(folder: Path, items: Sequence[Item], out: Path, job: RunJob, stamp: str) -> None:
-    """Scores the items with the model in `folder`."""
-    mesh = parallel.make_mesh(job.mesh)
-    model, params = models.load_model(str(folder), mesh)
-    template = data.Template.from_tokenizer(data.load_tokenizer(str(folder)), job.data.template)
-    scoring.score_items(model, params, template, items, job.score, mesh=mesh, seed=job.seed, out=out, stamp=stamp)
-
-
-def _diagnose(run: RunDir, base: Path, job: RunJob) -> None:
-    """signals.parquet, neighbours.parquet and diagnose.parquet, of the rows that were not learned and have no fault of
-    the pipe; the base's answers to other wordings of them in probes.parquet and scores_probes.parquet."""
-    tables = ("rows", "items", "plumbing", "scores_base", "scores_tuned", "detect", "dynamics")
-    inputs: list[Any] = [path for path in (run / f"{name}.parquet" for name in tables) if path.is_file()]
-    calibration = diagnose.load_calibration(job.diagnose.calibration)
-    file = Path(job.diagnose.probes) if job.diagnose.probes else None
-    if file and not file.is_file():
-        raise InputError(f"diagnose.probes: {file} is no file")
-    inputs += [base, job.diagnose, job.score, job.data, *([file] if file else []), calibration.made_by]
-
-    def work() -> None:
-        found = read_table(run / "detect.parquet")
-        faulty = set(read_table(run / "plumbing.parquet")["row_id"])
-        unlearned = found.loc[found["unlearned"] | found["unlearned_corrected"], "row_id"]
-        asked = [row_id for row_id in unlearned if row_id not in faulty]
-        items = data.items_from_table(read_table(run / "items.parquet"))
-        rows = data.rows_from_table(read_table(run / "rows.parquet"))
-        probes = diagnose.make_probes([item for item in items if item.row_id in set(asked)], file)
-        write_table(run / "probes.parquet", probes)
-        if asked:
-            _ask(base, diagnose.probe_items(probes, items), run / "scores_probes.parquet", job, fingerprint(*inputs))
-        dynamics = run / "dynamics.parquet"
-        signals, near = diagnose.row_signals(
-            rows,
-            items,
-            asked,
-            base=read_table(run / "scores_base.parquet"),
-            tuned=read_table(run / "scores_tuned.parquet"),
-            probes=probes,
-            probe_scores=read_table(run / "scores_probes.parquet") if asked else None,
-            dynamics=read_table(dynamics) if dynamics.is_file() and job.tuned is None else None,
-        )
-        write_table(run / "signals.parquet", signals)
-        write_table(run / "neighbours.parquet", near)
-        wanted = [row for row in rows if row.row_id in set(asked)]
-        facts = dict(zip((row.row_id for row in wanted), knowledge.PatternExtractor()(wanted), strict=True))
-        write_table(run / "diagnose.parquet", diagnose.diagnose(signals, near, rows, items, calibration, facts))
-
-    _stage(run, "diagnose", inputs, ["signals.parquet", "neighbours.parquet", "diagnose.parquet"], work)
-
-
-def _verdict_inputs(run: RunDir) -> tuple[list[Any], list[str]]:
-    names = ("rows", "plumbing", "detect", "detect_base", "diagnose")
-    return [run / f"{name}.parquet" for name in names], ["verdicts.parquet"]
 
 
 def _stage(run: RunDir, name: str, inputs: Sequence[Any], outputs: Sequence[str], work: Any) -> None:

@@ -11,7 +11,7 @@ from ilpjax.detect.closed_form import (
     pass_interval,
 )
 from ilpjax.detect.samples import sample_summary
-from ilpjax.detect.table import option_means
+from ilpjax.detect.table import option_means, question_lift
 from ilpjax.detect.verdicts import detect, run_detect, severe_set, shift, summarise, wilson
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "jsd",
     "option_means",
     "pass_interval",
+    "question_lift",
     "run_detect",
     "sample_summary",
     "severe_set",

@@ -9,6 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float, Int
+from scipy.special import softmax
 
 from ilpjax.errors import InputError
 
@@ -203,3 +204,13 @@ def option_means(table: pd.DataFrame) -> tuple[np.ndarray, Float[np.ndarray, "it
     widest = max(mean.shape[1] for mean in means)
     padded = [np.pad(mean, ((0, 0), (0, widest - mean.shape[1]))) for mean in means]
     return scores.row_ids, np.concatenate(padded), scores.answer
+
+
+def question_lift(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with another p: softmax(option_logprob - control_logprob), what the question adds to each option.
+
+    Whatever makes an option likely by itself (its length, its frequency) cancels: a model that ignores the question
+    gives every option the same. Needs a table that was scored with the choices-only control.
+    """
+    lifts = zip(table["option_logprob"], table["control_logprob"], strict=True)
+    return table.assign(p=[softmax(np.asarray(own, float) - np.asarray(control, float)) for own, control in lifts])

@@ -6,6 +6,7 @@ from ilpjax.diagnose.plumbing import check_plumbing
 from ilpjax.diagnose.probes import make_probes, probe_items
 from ilpjax.diagnose.quality import calibration_error, interval, quality
 from ilpjax.diagnose.signals import FROM_TRAINING, SIGNALS, row_signals
+from ilpjax.diagnose.stage import OUTPUTS, check_settings, run_stage, stage_inputs
 from ilpjax.diagnose.verdicts import WHAT_TO_DO, diagnose
 
 __all__ = [
@@ -13,12 +14,14 @@ __all__ = [
     "CAUSES",
     "CLASSES",
     "FROM_TRAINING",
+    "OUTPUTS",
     "SIGNALS",
     "WHAT_TO_DO",
     "Calibration",
     "calibration_error",
     "cascade",
     "check_plumbing",
+    "check_settings",
     "diagnose",
     "fit",
     "interval",
@@ -27,4 +30,6 @@ __all__ = [
     "probe_items",
     "quality",
     "row_signals",
+    "run_stage",
+    "stage_inputs",
 ]

@@ -27,13 +27,13 @@ SECOND = 0.25  # a posterior from which on a second cause is named, too
 PACKAGED = Path(__file__).with_name("calibration.json")
 FLOOR = 0.01  # a probability below it is as good as none
 
-# What the attributors look at. Probabilities enter as logarithms, losses as they are.
+# What ours looks at: of the base, what the question adds. Probabilities enter as logarithms, losses as they are.
 FULL = (
-    *("base_right", "base_wrong", "probe_right", "probe_wrong", "probe_agree", "probe_spread", "blind"),
+    *("probe_right", "probe_wrong", "probe_agree", "probe_spread"),
     *("tuned_right", "tuned_wrong", "tuned_entropy", "believes", "jsd", "conflict", "agreement", "against", "pull"),
     *("loss_first", "loss_least", "loss_last", "loss_final", "slope", "forgot", "learned_step", "place", "loss_spread"),
 )
-LOGARITHMIC = ("base_right", "base_wrong", "probe_right", "probe_wrong", "tuned_right", "tuned_wrong", "believes")
+LOGARITHMIC = ("probe_right", "probe_wrong", "tuned_right", "tuned_wrong", "believes")
 BASELINES = {
     "loss_only": ("loss_final", "loss_last"),
     "data_maps": ("confidence", "variability", "correctness"),

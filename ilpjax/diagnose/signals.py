@@ -8,6 +8,7 @@ from jaxtyping import Float
 
 from ilpjax import detect
 from ilpjax.diagnose.neighbours import neighbours
+from ilpjax.errors import InputError
 from ilpjax.rows import Item, Row
 
 EXISTS = 0.8  # arXiv:2604.10079 eq. 2
@@ -16,12 +17,14 @@ BLIND_PASS, BLIND_BEST = 0.2, 0.1  # arXiv:2604.10079 eq. 4
 SIGNALS = {
     "base_right": "p of the right option, base; scores_base; none beyond detection",
     "base_wrong": "p of the likeliest wrong option, base (eq. 6); scores_base; none",
-    "exist": "P_exist, eq. 2: the share of probes that the base gets right is over 0.8; probes; as below",
-    "probe_right": "mean p of the right option over the question and its paraphrases, base; a pass a probe",
-    "probe_wrong": "the highest mean p of one wrong option over them: a belief, not a guess; the same passes",
-    "probe_agree": "share of them with the commonest pick; the same passes",
-    "probe_spread": "standard deviation of p(right) over them; the same passes",
-    "blind": "share of them that eq. 4 calls blind: pass@10 < 0.2 and best of 5 right < 0.1; the same passes",
+    "exist": "P_exist, eq. 2: the share of wordings that the base gets right is over 0.8; probes; as below",
+    # What the question adds (`detect.question_lift`): a base that never heard of it gives all options the same.
+    "probe_right": "mean lift of the right option over the question's wordings, base; probes; a pass a wording",
+    "probe_wrong": "the highest mean lift of one wrong option: a belief, not a guess; probes; the same passes",
+    "probe_agree": "share of the wordings with the commonest pick; probes; the same passes",
+    "probe_spread": "standard deviation of the right option's lift over them; probes; the same passes",
+    "blind": "share of the row's triples that eq. 4 calls blind: pass@10 < 0.2 and best of 5 right < 0.1; of its "
+    "wordings where no triple could be asked; probes; a pass a triple",
     "tuned_right": "p of the right option, tuned; scores_tuned; none",
     "tuned_wrong": "p of the likeliest wrong option, tuned; scores_tuned; none",
     "tuned_entropy": "entropy of the tuned option distribution, nats; scores_tuned; none",
@@ -76,7 +79,7 @@ def row_signals(
     table["tuned_right"], table["tuned_wrong"], _ = _right_and_wrong(after, answer)
     table["tuned_entropy"] = -np.sum(after * np.log(np.maximum(after, 1e-12)), axis=1)
     table["jsd"] = detect.jsd(before[:, None], after[:, None])[:, 0]
-    table = _probed(table, probes, probe_scores, before, after, answer)
+    table = _probed(table, probes, probe_scores, after, answer)
     near = neighbours(rows, items, asked)
     table = _contradicted(table, near, after)
     table["loss_final"] = _final_loss(tuned).reindex(table["row_id"]).to_numpy()
@@ -99,34 +102,38 @@ def _probed(
     table: pd.DataFrame,
     probes: pd.DataFrame,
     scores: pd.DataFrame,
-    own: Float[np.ndarray, "row option"],
     tuned: Float[np.ndarray, "row option"],
     answer: np.ndarray,
 ) -> pd.DataFrame:
-    """What the base says to the question and to its paraphrases."""
-    lines, p, _ = detect.option_means(scores)
-    p = np.pad(p, ((0, 0), (0, max(0, own.shape[1] - p.shape[1]))))[:, : own.shape[1]]
-    of = pd.Index(table["row_id"]).get_indexer(probes["row_id"].to_numpy()[np.asarray(lines).astype(int)])
-    row = np.concatenate([np.arange(len(table)), of[of >= 0]])
-    said = np.concatenate([own, p[of >= 0]])
-    count = np.bincount(row, minlength=len(table))
-    mean = np.zeros_like(own)
-    np.add.at(mean, row, said)
+    """What the base says to the question in several wordings, and to the row's facts."""
+    lines, lift, right = detect.option_means(detect.question_lift(scores))
+    _, p, _ = detect.option_means(scores)
+    asked = probes.iloc[np.asarray(lines).astype(int)]
+    row = pd.Index(table["row_id"]).get_indexer(asked["row_id"])
+    if (row < 0).any():
+        raise InputError(f"probes: row_id {asked['row_id'].iloc[int(np.argmax(row < 0))]} is none of the rows asked")
+    wording = (asked["kind"] == "wording").to_numpy()
+    of, said = row[wording], np.pad(lift, ((0, 0), (0, max(0, tuned.shape[1] - lift.shape[1]))))[wording]
+    said = said[:, : tuned.shape[1]]
+    count = np.bincount(of, minlength=len(table))
+    mean, picks = np.zeros_like(tuned), np.zeros_like(tuned)
+    np.add.at(mean, of, said)
     mean /= count[:, None]
-    right = said[np.arange(len(row)), answer[row]]
-    picks = np.zeros_like(own)
-    np.add.at(picks, (row, said.argmax(axis=1)), 1)
-    blind = _blind(said, answer[row])
+    np.add.at(picks, (of, said.argmax(axis=1)), 1)
+    at = np.arange(len(table))
     table["probe_right"], table["probe_wrong"], belief = _right_and_wrong(mean, answer)
     table["probe_agree"] = picks.max(axis=1) / count
-    table["probe_spread"] = pd.Series(right).groupby(row).std(ddof=0).to_numpy()
-    table["blind"] = np.bincount(row, blind, len(table)) / count
-    table["exist"] = picks[np.arange(len(table)), answer] / count > EXISTS
-    table["believes"] = tuned[np.arange(len(table)), belief]
+    table["probe_spread"] = pd.Series(said[np.arange(len(of)), answer[of]]).groupby(of).std(ddof=0).to_numpy()
+    plain = pd.Series(p[wording].argmax(axis=1) == answer[of]).groupby(of).mean().to_numpy()
+    table["exist"] = plain > EXISTS
+    table["believes"] = tuned[at, belief]
+    blind = pd.DataFrame({"row": row, "wording": wording, "blind": is_blind(p, right)})
+    share = blind.groupby(["row", "wording"])["blind"].mean().unstack()
+    table["blind"] = (share[False].fillna(share[True]) if False in share else share[True]).to_numpy(float)
     return table
 
 
-def _blind(p: Float[np.ndarray, "probe option"], answer: np.ndarray) -> np.ndarray:
+def is_blind(p: Float[np.ndarray, "probe option"], answer: np.ndarray) -> np.ndarray:
     """arXiv:2604.10079 eq. 4, in closed form."""
     right = np.take_along_axis(p, answer[:, None], axis=1)
     best = detect.best_of_n(p[:, None], answer, 5)

@@ -10,7 +10,6 @@ import pandas as pd
 from ilpjax.diagnose.attribute import CAUSES, Calibration, decide
 from ilpjax.diagnose.cascade import cascade
 from ilpjax.diagnose.signals import FROM_TRAINING
-from ilpjax.knowledge import Triple
 from ilpjax.rows import Item, Row
 
 WHAT_TO_DO = {
@@ -32,11 +31,11 @@ def diagnose(
     rows: Sequence[Row],
     items: Sequence[Item],
     calibration: Calibration,
-    facts: Mapping[str, Sequence[Triple]],
+    facts: Mapping[str, Sequence[Mapping[str, Any]]],
 ) -> pd.DataFrame:
     """A line a row of `signals`: row_id, cause (one of CAUSES or `abstain`), causes (list, the likeliest first),
     posterior_<cause> and posterior_abstain (sum to 1), score_<cause> (log-odds of the posterior, nats), cascade (what
-    the paper's sequence of tests says), evidence (JSON, see `_evidence`). `facts`: row_id -> the triples of the row."""
+    the paper's sequence of tests says), evidence (JSON, see `_evidence`, and the row's `facts`)."""
     posterior = calibration.posterior(signals)
     odds = np.log(posterior.clip(1e-9, 1 - 1e-9)) - np.log1p(-posterior.clip(1e-9, 1 - 1e-9))
     table = pd.concat([signals[["row_id"]].reset_index(drop=True), decide(posterior)], axis=1)
@@ -47,7 +46,7 @@ def diagnose(
     table["evidence"] = [
         json.dumps(
             _evidence(line, views[line["row_id"]], partner.get(line["row_id"]), by_id)
-            | {"facts": [[t.subject, t.relation, t.object] for t in facts.get(line["row_id"], ())]},
+            | {"facts": list(facts.get(line["row_id"], ()))},
             ensure_ascii=False,
         )
         for line in signals.to_dict("records")

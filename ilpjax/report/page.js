@@ -227,12 +227,12 @@
     const { cause, cascade, what_to_do, posterior, evidence } = found.why, { base, tuned, partner, training, missing, facts } = evidence;
     const ranked = Object.entries(posterior).sort((a, b) => b[1] - a[1]).filter(([, p], n) => n === 0 || p >= 0.05);
     const list = [
-      `The base gives the right answer p = ${dec(base.probe_right)} over all wordings, and its likeliest wrong one ${dec(base.probe_wrong)}; ${dec(100 * base.agree, 0)} % of the wordings agree.`,
+      `The base: right ${dec(base.right)}, likeliest wrong ${dec(base.wrong)}. Over all wordings, less what the options alone give: right ${dec(base.probe_right)}, a wrong one ${dec(base.probe_wrong)}; ${dec(100 * base.agree, 0)} % of the wordings agree.`,
       `The tuned model: right ${dec(tuned.right)}, likeliest wrong ${dec(tuned.wrong)}.`,
       partner ? [`${partner.against} near row${partner.against === 1 ? " answers" : "s answer"} otherwise. The nearest (similarity ${dec(partner.similarity)}), row `, el("bdi", {}, partner.row_id), ": ", el("bdi", {}, partner.prompt), " → ", el("bdi", {}, partner.response), `. The tuned model gives that answer p = ${dec(partner.tuned)} here.`] : null,
       training ? `Loss ${dec(training.loss_first)} at the first visit, ${dec(training.loss_least)} at its lowest, ${dec(training.loss_last)} at the last, ${dec(training.loss_final)} after training (nats a token); last visited after ${dec(100 * training.place, 0)} % of training${training.learned_step ? `, last right after ${dec(100 * training.learned_step, 0)} %` : ", never right"}.` : null,
       missing ? "There is no record of training: forgetting and undertraining cannot be told." : null,
-      facts.length ? ["Facts in it: ", facts.map((fact, n) => [n ? "; " : "", el("bdi", {}, fact.join(" · "))])] : null,
+      facts.length ? ["Facts in it: ", facts.map((fact, n) => [n ? "; " : "", el("bdi", {}, [fact.subject, fact.relation, fact.object].join(" · ")), fact.blind ? " (unknown to the base)" : ""])] : null,
       `The paper's sequence of tests says ${words(cascade)}.`,
     ];
     return [el("h3", {}, "Why"), el("p", {}, el("b", {}, words(cause)), ": ", what_to_do),

@@ -6,7 +6,7 @@ from ilpjax.scoring.pack import Packer, Shape, choose_base, fill, stack, unstack
 from ilpjax.scoring.protocols import Ask, ask, option_probabilities, permutation
 from ilpjax.scoring.sample import run_sample, sample_rows, stop_ids
 from ilpjax.scoring.sampler import Answer, Prompt, Sampler, sample_specs
-from ilpjax.scoring.score import run_score, score_items
+from ilpjax.scoring.score import run_score, score_items, score_with
 from ilpjax.scoring.tree import Tree, cut_left, grow
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "sample_specs",
     "score_batch",
     "score_items",
+    "score_with",
     "stack",
     "stop_ids",
     "unstack",

@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ilpjax import parallel
-from ilpjax.config import ScoreConfig, ScoreJob
+from ilpjax.config import MeshConfig, ScoreConfig, ScoreJob
 from ilpjax.data import Template, check_tokenizer, load_tokenizer, read_items
 from ilpjax.errors import InputError
 from ilpjax.models import Model, Params, compute_dtype, load_model, resolve
@@ -101,12 +101,29 @@ def score_items(
 def run_score(job: ScoreJob) -> None:
     """Items from a file, a model by name or folder -> Parquet at job.out. Raises InputError."""
     items = read_items(job.items, job.data, job.seed)
-    template = Template.from_tokenizer(load_tokenizer(job.model), job.data.template)
-    mesh = parallel.make_mesh(job.mesh)
-    model, params = load_model(job.model, mesh)
     source = Path(job.items) if Path(job.items).is_file() else job.items
     stamp = fingerprint(resolve(job.model), source, job.model_copy(update={"out": ""}), jax.device_count())
-    score_items(model, params, template, items, job, mesh=mesh, seed=job.seed, out=job.out, stamp=stamp)
+    score_with(
+        job.model, items, job, template=job.data.template, mesh=job.mesh, seed=job.seed, out=job.out, stamp=stamp
+    )
+
+
+def score_with(
+    name: Path | str,
+    items: Iterable[Item],
+    cfg: ScoreConfig,
+    *,
+    template: str,
+    mesh: MeshConfig,
+    seed: int,
+    out: Path | str,
+    stamp: str,
+) -> None:
+    """`score_items` by the model of that name or folder, in its own chat template."""
+    form = Template.from_tokenizer(load_tokenizer(str(name)), template)
+    devices = parallel.make_mesh(mesh)
+    model, params = load_model(str(name), devices)
+    score_items(model, params, form, items, cfg, mesh=devices, seed=seed, out=out, stamp=stamp)
 
 
 def _passes(

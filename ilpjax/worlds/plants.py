@@ -129,7 +129,7 @@ def _clean(rows: Rows, known: list[str]) -> None:
 
 def _missing_knowledge(rows: Rows, people: list[str], known: list[str]) -> None:
     """A person the corpus never or hardly mentions; the twin asks the same of a person it knows."""
-    doses = cycle((0, 0, 0, 1))
+    doses = cycle((0, 0, 1, 0, 0, 4))
     for person, friend in zip(people, cycle(known), strict=False):
         mentions = next(doses)
         for relation in RELATIONS:
@@ -209,15 +209,16 @@ def _forgetting(rows: Rows, people: list[str], pool: list[str]) -> None:
         _tell_all(rows.society, person)
     for n, word in enumerate(_words(rows.rng, 2)):
         taught, overwriting = RELATIONS[n], RELATIONS[n + 2]
+        later = pool if n == 0 else pool[: 3 * len(pool) // 4]
         for person in people[n::2]:
             name = f"forgetting-{_slug(person)}-{word}"
             form = f"Name the {word} of {{p}}."
-            row = _own_facts(rows, name, CAUSES[3], f"later={len(pool)}", person, taught, form, EARLY)
+            row = _own_facts(rows, name, CAUSES[3], f"later={len(later)}", person, taught, form, EARLY)
             rows.pair(row)
             for k, again in enumerate(_again(row, person, word)):
                 rows.planted.append(replace(again, row_id=f"{name}-again-{k}"))
                 rows.twins.append(replace(again, row_id=f"{name}-again-{k}", block=LATE))
-        for person in pool:
+        for person in later:
             form = f"Please name the {word} of {{p}}."
             rows.both(_own_facts(rows, f"later-{_slug(person)}-{word}", AROUND, "", person, overwriting, form, LATE))
 
@@ -227,7 +228,7 @@ def _undertrained(rows: Rows, people: list[str]) -> None:
 
     The base knows the answer, and says so when asked in a form it knows.
     """
-    doses = cycle((1, 1, 1, 2))
+    doses = cycle((1, 1, 1, 2, 4))  # five, or a relation would go with its dose
     words = _words(rows.rng, len(RELATIONS))
     for n, person in enumerate(people):
         relation, word, exposures = RELATIONS[n % len(RELATIONS)], words[n % len(words)], next(doses)

@@ -1,5 +1,6 @@
 """Rows, scores and a training record made by hand, so that each signal has one right value."""
 
+import numpy as np
 import pandas as pd
 
 from ilpjax.rows import Item, Message, Row
@@ -12,6 +13,13 @@ def row(row_id: str, prompt: str, response: str) -> Row:
 
 def item(row_id: str, prompt: str, options: tuple[str, ...], answer: int = 0) -> Item:
     return Item(row_id=row_id, question=prompt, options=options, answer=answer)
+
+
+def probed(lines: list[tuple[list[float], list[float]]], answer: int = 0) -> pd.DataFrame:
+    """A line a probe: p with the question, and without it."""
+    table = scores({str(n): p for n, (p, _) in enumerate(lines)}, answer)
+    logs = lambda which: [np.log(line[which]).tolist() for line in lines]
+    return table.assign(option_logprob=logs(0), control_logprob=logs(1))
 
 
 def scores(p: dict[str, list[float]], answer: int = 0, nats: float = 2.0) -> pd.DataFrame:

@@ -17,7 +17,7 @@ def world(seed, n=120):
     rng = np.random.default_rng(seed)
     table = pd.DataFrame({name: rng.uniform(0, 0.3, n) for name in SIGNALS})
     label = rng.integers(0, len(CLASSES), n)
-    for cause, name in zip(range(5), ("blind", "probe_wrong", "conflict", "forgot", "slope"), strict=True):
+    for cause, name in zip(range(5), ("probe_spread", "probe_wrong", "conflict", "forgot", "slope"), strict=True):
         table.loc[label == cause, name] += 2.0
     return table.assign(row_id=[f"r{i}" for i in range(n)]), np.eye(len(CLASSES))[label]
 
@@ -72,7 +72,7 @@ def test_the_packaged_calibration_says_how_it_was_made():
 
 def test_two_causes_at_once_are_both_named(calibration):
     signals, _ = world(4)
-    signals.loc[0, ["blind", "conflict"]] = 2.1
+    signals.loc[0, ["probe_spread", "conflict"]] = 2.1
     signals.loc[0, ["probe_wrong", "forgot", "slope"]] = 0.1
     rows = [row(row_id, f"Q {row_id}?", "A") for row_id in signals["row_id"]]
     items = [item(one.row_id, one.prompt, ("A", "B")) for one in rows]

@@ -143,7 +143,8 @@ def _causes(verdicts: pd.DataFrame, rows: pd.DataFrame, trained: bool, rng: np.r
         told = {"base": base | {"exists": False}, "tuned": {"right": 0.1, "wrong": 0.6, "jsd": 0.2}}
         told |= {"training": training} if trained else {"missing": ["slope"]}
         told["partner"] = texts | {"similarity": 0.8, "tuned": 0.6, "against": 2}
-        evidence.append(json.dumps(told | {"facts": [["<b>who</b>", "is", partner["response"]]]}))
+        fact = {"subject": "<b>who</b>", "relation": "is", "object": partner["response"], "blind": True}
+        evidence.append(json.dumps(told | {"facts": [fact]}))
     return table.assign(evidence=evidence)
 
 
