@@ -1,10 +1,10 @@
 """Why a row was not learned: faults of the pipe first, then five causes, each with its evidence."""
 
-from ilpjax.diagnose.attribute import ABSTAIN, CAUSES, CLASSES, Calibration, fit, load_calibration
+from ilpjax.diagnose.attribute import ABSTAIN, CAUSES, CLASSES, OF_TRAINING, Calibration, fit, load_calibration
 from ilpjax.diagnose.cascade import cascade
 from ilpjax.diagnose.plumbing import check_plumbing
 from ilpjax.diagnose.probes import make_probes, probe_items
-from ilpjax.diagnose.quality import calibration_error, interval, quality
+from ilpjax.diagnose.quality import calibration_bins, calibration_error, interval, quality
 from ilpjax.diagnose.signals import FROM_TRAINING, SIGNALS, row_signals
 from ilpjax.diagnose.stage import OUTPUTS, check_settings, run_stage, stage_inputs
 from ilpjax.diagnose.verdicts import WHAT_TO_DO, diagnose
@@ -14,10 +14,12 @@ __all__ = [
     "CAUSES",
     "CLASSES",
     "FROM_TRAINING",
+    "OF_TRAINING",
     "OUTPUTS",
     "SIGNALS",
     "WHAT_TO_DO",
     "Calibration",
+    "calibration_bins",
     "calibration_error",
     "cascade",
     "check_plumbing",

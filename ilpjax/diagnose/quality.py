@@ -14,15 +14,17 @@ BINS = 10  # of the calibration error, equal width
 
 
 def quality(truth: Sequence[str] | np.ndarray, posterior: Float[np.ndarray, "row class"]) -> dict[str, Any]:
-    """`truth` is one of CLASSES for every row. macro_f1 over the causes (to abstain on one is to miss it), auroc a
+    """`truth` is one of CLASSES for every row. macro_f1 over the causes there are (to abstain on one is to
+    miss it; null where there is none), auroc a
     cause (null where a world has none, or nothing else), confusion (truth down, CLASSES across), risk_coverage: [share
     named, share of those wrong] from the surest row on."""
     labels = np.asarray(truth, dtype=object)
     named = np.asarray(CLASSES, dtype=object)[posterior.argmax(axis=1)]
     present = [cause for cause in CAUSES if (labels == cause).any()]
+    score = lambda: float(f1_score(labels, named, labels=present, average="macro", zero_division=0))
     return {
         "rows": len(labels),
-        "macro_f1": float(f1_score(labels, named, labels=present, average="macro", zero_division=0)),
+        "macro_f1": score() if present else None,
         "auroc": {cause: _auroc(labels == cause, posterior[:, n]) for n, cause in enumerate(CAUSES)},
         "confusion": confusion_matrix(labels, named, labels=list(CLASSES)).tolist(),
         "risk_coverage": _risk_coverage(labels, posterior),
@@ -31,19 +33,22 @@ def quality(truth: Sequence[str] | np.ndarray, posterior: Float[np.ndarray, "row
 
 def calibration_error(sure: Float[np.ndarray, " row"], right: np.ndarray) -> float:
     """Expected calibration error (arXiv:1706.04599): |share right - mean posterior| a bin, weighted by rows."""
-    if not len(sure):
-        return 0.0
+    bins = calibration_bins(sure, right)
+    return sum(n * abs(share - mean) for mean, share, n in bins) / len(sure) if len(sure) else 0.0
+
+
+def calibration_bins(sure: Float[np.ndarray, " row"], right: np.ndarray) -> list[tuple[float, float, int]]:
+    """(mean posterior, share right, rows) of each bin of equal width that holds rows."""
     place = np.minimum((sure * BINS).astype(int), BINS - 1)
-    total = np.bincount(place, minlength=BINS)
-    gap = np.abs(np.bincount(place, right, BINS) - np.bincount(place, sure, BINS))
-    return float(gap[total > 0].sum() / len(sure))
+    within = [place == k for k in np.unique(place)]
+    return [(float(sure[k].mean()), float(right[k].mean()), int(k.sum())) for k in within]
 
 
-def interval(values: Sequence[float], confidence: float = 0.95) -> dict[str, float]:
-    """Mean over worlds with Student's interval; of a single world no interval is known."""
+def interval(values: Sequence[float | None], confidence: float = 0.95) -> dict[str, float | None]:
+    """mean, low, high: over worlds, with Student's interval. Of a single world no interval is known: null."""
     known = np.array([v for v in values if v is not None], float)
     if len(known) < 2:
-        return {"mean": float(known.mean()) if len(known) else float("nan"), "low": float("nan"), "high": float("nan")}
+        return {"mean": float(known[0]) if len(known) else None, "low": None, "high": None}
     reach = stats.t.ppf((1 + confidence) / 2, len(known) - 1) * known.std(ddof=1) / np.sqrt(len(known))
     return {"mean": float(known.mean()), "low": float(known.mean() - reach), "high": float(known.mean() + reach)}
 

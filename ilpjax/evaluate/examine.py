@@ -10,6 +10,7 @@ from jaxtyping import Float
 from ilpjax import diagnose, pipeline, worlds
 from ilpjax.config import DiagnoseConfig, RunJob, WorldJob
 from ilpjax.diagnose import CAUSES, CLASSES
+from ilpjax.errors import InputError
 from ilpjax.rundir import read_table
 
 
@@ -34,6 +35,9 @@ def examine(job: WorldJob, seed: int, folder: Path | None = None) -> Examined:
     run = run_job(job, folder)
     verdicts = pipeline.run(run).rows
     labels = pd.read_json(folder / "labels.jsonl", lines=True, dtype={"row_id": str})
+    if set(labels["row_id"]) != set(verdicts["row_id"]):
+        where = folder / "labels.jsonl"
+        raise InputError(f"{where}: the labels of other rows than {run.rows}; a world's own folder would be right")
     labels["truth"] = truth_of(labels)
     signals = read_table(folder / "run" / "signals.parquet")
     rows = signals.merge(labels[labels["truth"] != ""], on="row_id")

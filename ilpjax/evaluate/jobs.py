@@ -12,6 +12,7 @@ from ilpjax.diagnose import CAUSES, Calibration
 from ilpjax.errors import InputError
 from ilpjax.evaluate.examine import Examined, examine, shares
 from ilpjax.evaluate.kills import kill_tests
+from ilpjax.evaluate.pictures import write_picture
 from ilpjax.evaluate.score import compare, decoys, doses
 from ilpjax.rundir import write_json, write_table
 
@@ -51,23 +52,31 @@ def _counts(examined: list[Examined]) -> dict[str, int]:
 
 
 def run_evaluate(job: WorldJob) -> None:
-    """Worlds that the calibration never saw: OUT/evaluation.json, and a table (or that JSON) on standard output."""
+    """Worlds that the calibration never saw: OUT/evaluation.json and .png, and a table (or the JSON) on standard
+    output."""
     calibration = diagnose.load_calibration(job.calibration)
     if seen := sorted(set(job.seeds) & set(calibration.made_by.get("seeds", []))):
         raise InputError(f"seeds: the calibration was fitted on {', '.join(map(str, seen))}; others would be right")
     examined = [examine(job, seed) for seed in job.seeds]
+    if not sum(cause in truth for world in examined for truth in world.rows["truth"] for cause in CAUSES):
+        raise InputError("seeds: no plant of these worlds took, there is nothing to name; harder worlds would be right")
     told: dict[str, Any] = {"seeds": job.seeds, "size": job.size}
     told |= {"family": job.family, "hidden": job.hidden, "layers": job.layers}
     told |= compare(examined, calibration)
     told |= {"decoys_blamed": decoys(examined), "doses": doses(examined)}
     told |= {"counts": _counts(examined), "kill_tests": kill_tests(job, examined, calibration)}
     write_json(Path(job.out) / "evaluation.json", told)
+    write_picture(Path(job.out) / "evaluation.png", told)
     print(json.dumps(told) if job.json_ else table(told))
+
+
+def _span(value: dict[str, float | None]) -> str:
+    mean, *ends = (value[key] for key in ("mean", "low", "high"))
+    return "none" if mean is None else f"{mean:.3f}" + ("" if None in ends else f" ({ends[0]:.3f} to {ends[1]:.3f})")
 
 
 def table(told: dict[str, Any]) -> str:
     """What a person reads."""
-    span = lambda value: f"{value['mean']:.3f} ({value['low']:.3f} to {value['high']:.3f})"
     lines = [
         f"{told['rows']} rows of known cause in {len(told['seeds'])} worlds; mean and 95 % interval over worlds",
         "",
@@ -75,10 +84,10 @@ def table(told: dict[str, Any]) -> str:
     lines += [f"{'':22s}{'macro-F1':26s}calibration error, all rows together"]
     for name, one in {"ours": told, "ours, no training seen": told["without_training"], **told["baselines"]}.items():
         if "macro_f1" in one:
-            lines.append(f"{name:22s}{span(one['macro_f1']):26s}{span(one['ece'])}")
+            lines.append(f"{name:22s}{_span(one['macro_f1']):26s}{_span(one['ece'])}")
     orders = told["baselines"]["cascade_orders"]
     lines.append(f"cascade, 120 orders    best {orders['best']:.3f}, median {orders['median']:.3f}")
-    lines += ["", "AUROC", *(f"  {cause:20s}{span(value)}" for cause, value in told["auroc"].items())]
+    lines += ["", "AUROC", *(f"  {cause:20s}{_span(value)}" for cause, value in told["auroc"].items())]
     confusion = pd.DataFrame(told["confusion"], index=told["classes"], columns=told["classes"])
     lines += ["", "truth (down), named (across)", confusion.loc[list(CAUSES)].to_string()]
     lines += ["", f"decoys given a cause: {len(told['decoys_blamed'])}", ""]

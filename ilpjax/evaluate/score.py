@@ -1,6 +1,7 @@
 """Tables over worlds: every attributor on the same rows, with intervals over the worlds."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import permutations
 from typing import Any
 
@@ -12,7 +13,9 @@ from ilpjax.diagnose import (
     ABSTAIN,
     CAUSES,
     CLASSES,
+    OF_TRAINING,
     Calibration,
+    calibration_bins,
     calibration_error,
     cascade,
     interval,
@@ -34,9 +37,13 @@ def judged(world: Examined, posterior: Float[np.ndarray, "row class"]) -> dict[s
 
 
 def compare(worlds: Sequence[Examined], calibration: Calibration) -> dict[str, Any]:
-    """macro_f1 and auroc (each {"mean", "low", "high"} over worlds), ece (of all worlds' rows together, for of few rows
-    it is biased upwards; its interval by resampling worlds), confusion (sum over worlds, truth down, CLASSES across),
-    risk_coverage, baselines (the same of each), by_seed."""
+    """What `evaluate` tells.
+
+    macro_f1, auroc by cause: {"mean", "low", "high"} over worlds. ece: of all worlds' rows together (of few rows it is
+    biased upwards), its interval by resampling worlds. confusion: sum over worlds, truth down, CLASSES across.
+    risk_coverage, reliability: see `quality` and `calibration_bins`. by_seed. baselines: the same of each.
+    without_training: the same where no record of training exists: three causes, and `abstain` is right for the others.
+    """
     ours = [judged(world, posterior_of(world.rows, calibration)) for world in worlds]
     told: dict[str, Any] = {
         **_summary(ours),
@@ -45,13 +52,19 @@ def compare(worlds: Sequence[Examined], calibration: Calibration) -> dict[str, A
         "risk_coverage": _risk(worlds, calibration),
         "by_seed": {str(world.seed): one["macro_f1"] for world, one in zip(worlds, ours, strict=True)},
         "rows": sum(one["rows"] for one in ours),
-        "without_training": _summary([judged(w, calibration.untrained.posterior(w.rows)) for w in worlds]),
+        "reliability": calibration_bins(*(np.concatenate([one[key] for one in ours]) for key in ("sure", "right"))),
+        "without_training": _summary([_untrained(world, calibration) for world in worlds]),
         "baselines": {},
     }
     for name, attributor in baselines(calibration).items():
         told["baselines"][name] = _summary([judged(world, attributor(world.rows)) for world in worlds])
     told["baselines"]["cascade_orders"] = _cascade_orders(worlds)
     return told
+
+
+def _untrained(world: Examined, calibration: Calibration) -> dict[str, Any]:
+    known = world.rows.assign(truth=world.rows["truth"].replace(dict.fromkeys(OF_TRAINING, ABSTAIN)))
+    return judged(replace(world, rows=known), calibration.untrained.posterior(known))
 
 
 def baselines(calibration: Calibration) -> dict[str, Attributor]:
@@ -73,7 +86,7 @@ def _cascade_orders(worlds: Sequence[Examined]) -> dict[str, Any]:
     scores = {}
     for order in permutations(CAUSES):
         each = [judged(world, _named(cascade(world.rows, order)))["macro_f1"] for world in worlds]
-        scores[order] = float(np.mean(each))
+        scores[order] = interval(each)["mean"] or 0.0
     best = max(scores, key=lambda order: scores[order])
     values = list(scores.values())
     return {"best": scores[best], "best_order": list(best), "median": float(np.median(values)), "worst": min(values)}
