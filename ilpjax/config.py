@@ -149,7 +149,7 @@ class DetectConfig(Config):
 
 class EndpointConfig(Config):
     url: str | None = Field(None, description="base of an OpenAI-compatible endpoint; none: no service is asked")
-    model: str = Field("", description="the model's name there")
+    model: str | None = Field(None, description="the model's name there")
     key_env: str | None = Field(None, description="environment variable that holds the key; none: no key")
     requests: int = Field(1000, ge=1, description="requests a run may send; answers are kept, a rerun goes on")
 

@@ -1,6 +1,16 @@
 """Why a row was not learned: faults of the pipe first, then five causes, each with its evidence."""
 
-from ilpjax.diagnose.attribute import ABSTAIN, CAUSES, CLASSES, OF_TRAINING, Calibration, fit, load_calibration
+from ilpjax.diagnose.attribute import (
+    ABSTAIN,
+    CAUSES,
+    CLASSES,
+    LEAST,
+    OF_TRAINING,
+    Calibration,
+    fit,
+    load_calibration,
+    named_causes,
+)
 from ilpjax.diagnose.cascade import cascade
 from ilpjax.diagnose.plumbing import check_plumbing
 from ilpjax.diagnose.probes import make_probes, probe_items
@@ -14,6 +24,7 @@ __all__ = [
     "CAUSES",
     "CLASSES",
     "FROM_TRAINING",
+    "LEAST",
     "OF_TRAINING",
     "OUTPUTS",
     "SIGNALS",
@@ -29,6 +40,7 @@ __all__ = [
     "interval",
     "load_calibration",
     "make_probes",
+    "named_causes",
     "probe_items",
     "quality",
     "row_signals",

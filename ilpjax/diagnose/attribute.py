@@ -23,6 +23,9 @@ ABSTAIN = "abstain"
 CLASSES = (*CAUSES, ABSTAIN)
 OF_TRAINING = ("forgetting", "undertrained")  # no telling these without a record of training
 VERSION = 1
+# A cause is named from this posterior on; below it the row abstains. Chosen on calibration worlds, each judged by a fit
+# on the others: macro-F1 .91 and calibration error .04, with 0.5 .88 and .03, with none .94 and .06.
+LEAST = 0.35
 SECOND = 0.25  # a posterior from which on a second cause is named, too
 PACKAGED = Path(__file__).with_name("calibration.json")
 FLOOR = 0.01  # a probability below it is as good as none
@@ -133,13 +136,20 @@ def fit(signals: pd.DataFrame, truth: Float[np.ndarray, "row class"], made_by: d
 
 
 def decide(posterior: pd.DataFrame) -> pd.DataFrame:
-    """`cause`: the likeliest class; `causes`: it and every other cause from SECOND on."""
-    best = posterior.idxmax(axis=1)
+    """`cause`: the likeliest, or `abstain`; `causes`: it and every other cause from SECOND on."""
+    best = named_causes(posterior[list(CLASSES)].to_numpy())
     several = [
         [c for c in sorted(CAUSES, key=lambda c: -row[c]) if c == top or row[c] >= SECOND] if top != ABSTAIN else []
         for top, row in zip(best, posterior.to_dict("records"), strict=True)
     ]
     return pd.DataFrame({"cause": best, "causes": several})
+
+
+def named_causes(posterior: Float[np.ndarray, "row class"], least: float = LEAST) -> np.ndarray:
+    """The likeliest cause where its posterior is at least `least`, else `abstain`: an array of CLASSES."""
+    causes = posterior[:, : len(CAUSES)]
+    likeliest = np.asarray(CAUSES, dtype=object)[causes.argmax(axis=1)]
+    return np.where(causes.max(axis=1) >= least, likeliest, ABSTAIN)
 
 
 def _design(signals: pd.DataFrame, names: tuple[str, ...]) -> Float[np.ndarray, "row feature"]:

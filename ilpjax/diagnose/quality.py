@@ -8,18 +8,20 @@ from jaxtyping import Float
 from scipy import stats
 from sklearn.metrics import confusion_matrix, f1_score, roc_auc_score
 
-from ilpjax.diagnose.attribute import CAUSES, CLASSES
+from ilpjax.diagnose.attribute import CAUSES, CLASSES, LEAST, named_causes
 
 BINS = 10  # of the calibration error, equal width
 
 
-def quality(truth: Sequence[str] | np.ndarray, posterior: Float[np.ndarray, "row class"]) -> dict[str, Any]:
+def quality(
+    truth: Sequence[str] | np.ndarray, posterior: Float[np.ndarray, "row class"], least: float = LEAST
+) -> dict[str, Any]:
     """`truth` is one of CLASSES for every row. macro_f1 over the causes there are (to abstain on one is to
     miss it; null where there is none), auroc a
     cause (null where a world has none, or nothing else), confusion (truth down, CLASSES across), risk_coverage: [share
     named, share of those wrong] from the surest row on."""
     labels = np.asarray(truth, dtype=object)
-    named = np.asarray(CLASSES, dtype=object)[posterior.argmax(axis=1)]
+    named = named_causes(posterior, least)
     present = [cause for cause in CAUSES if (labels == cause).any()]
     score = lambda: float(f1_score(labels, named, labels=present, average="macro", zero_division=0))
     return {

@@ -145,8 +145,8 @@ def _contradicted(table: pd.DataFrame, near: pd.DataFrame, tuned: np.ndarray) ->
     against = near[near["conflicts"].astype(bool)]
     first = against.drop_duplicates("row_id").set_index("row_id")
     agreeing = near[near["agrees"].astype(bool)].drop_duplicates("row_id").set_index("row_id")
-    table["conflict"] = first["similarity"].reindex(table["row_id"]).fillna(0).to_numpy(float)
-    table["agreement"] = agreeing["similarity"].reindex(table["row_id"]).fillna(0).to_numpy(float)
+    table["conflict"] = first["similarity"].astype(float).reindex(table["row_id"]).fillna(0).to_numpy()
+    table["agreement"] = agreeing["similarity"].astype(float).reindex(table["row_id"]).fillna(0).to_numpy()
     table["against"] = against.groupby("row_id").size().reindex(table["row_id"]).fillna(0).to_numpy(float)
     table["pull"] = 0.0
     rows = at[first.index].to_numpy()

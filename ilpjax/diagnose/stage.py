@@ -98,7 +98,7 @@ def _asked(run: RunDir) -> list[str]:
 def _facts(rows: Sequence[Row], run: RunDir, cfg: DiagnoseConfig) -> Facts:
     one, cache = cfg.triples, run / "triples_cache.jsonl"
     extract: Extractor = PatternExtractor()
-    if one.url:
+    if one.url and one.model:
         extract = EndpointExtractor(one.url, one.model, one.key_env, one.requests, cache)
     return dict(zip((row.row_id for row in rows), extract(rows), strict=True))
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from ilpjax import data, detect, models, parallel, pipeline
 from ilpjax.config import DetectConfig, DiagnoseConfig, MeshConfig, WorldJob
-from ilpjax.diagnose import CAUSES, CLASSES, Calibration
+from ilpjax.diagnose import CAUSES, CLASSES, Calibration, named_causes
 from ilpjax.evaluate.examine import Examined, posterior_of, run_job
 from ilpjax.evaluate.score import judged
 from ilpjax.rundir import read_table, write_text
@@ -95,7 +95,7 @@ def no_op(job: WorldJob, examined: list[Examined], calibration: Calibration) -> 
 
 def _cured(world: Examined, job: WorldJob, calibration: Calibration) -> pd.DataFrame:
     """The rows with a cause, and whether each of two planted arms, trained anew, learned them."""
-    named = np.asarray(CLASSES, dtype=object)[posterior_of(world.rows, calibration).argmax(axis=1)]
+    named = named_causes(posterior_of(world.rows, calibration))
     table = pd.DataFrame({"row_id": world.rows["row_id"], "cause": named})
     table = table[table["cause"].isin(CAUSES)]
     for column, arm in zip(("first", "second"), range(1, min(job.arms, 2) + 1), strict=False):

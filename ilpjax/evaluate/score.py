@@ -9,10 +9,12 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from ilpjax import diagnose
 from ilpjax.diagnose import (
     ABSTAIN,
     CAUSES,
     CLASSES,
+    LEAST,
     OF_TRAINING,
     Calibration,
     calibration_bins,
@@ -24,16 +26,18 @@ from ilpjax.diagnose import (
 from ilpjax.evaluate.examine import Examined, posterior_of, single
 
 RESAMPLES = 1000  # of worlds, for an interval
+WHENEVER = 1e-9  # baselines name a cause wherever they can: macro-F1 is taken over rows that have one
 Attributor = Callable[[pd.DataFrame], Float[np.ndarray, "row class"]]
 
 
-def judged(world: Examined, posterior: Float[np.ndarray, "row class"]) -> dict[str, Any]:
+def judged(world: Examined, posterior: Float[np.ndarray, "row class"], least: float = LEAST) -> dict[str, Any]:
     """`quality` of an attributor on a world's rows whose cause is known; `sure` and `right` are of those without one,
     too: to name a cause there is to be wrong."""
-    named = np.asarray(CLASSES, dtype=object)[posterior.argmax(axis=1)]
+    named = diagnose.named_causes(posterior, least)
     truth = single(world.rows["truth"], named)
     known = truth != ABSTAIN
-    return quality(truth[known], posterior[known]) | {"sure": posterior.max(axis=1), "right": truth == named}
+    sure = posterior[np.arange(len(posterior)), [CLASSES.index(name) for name in named]]
+    return quality(truth[known], posterior[known], least) | {"sure": sure, "right": truth == named}
 
 
 def compare(worlds: Sequence[Examined], calibration: Calibration) -> dict[str, Any]:
@@ -57,7 +61,7 @@ def compare(worlds: Sequence[Examined], calibration: Calibration) -> dict[str, A
         "baselines": {},
     }
     for name, attributor in baselines(calibration).items():
-        told["baselines"][name] = _summary([judged(world, attributor(world.rows)) for world in worlds])
+        told["baselines"][name] = _summary([judged(world, attributor(world.rows), WHENEVER) for world in worlds])
     told["baselines"]["cascade_orders"] = _cascade_orders(worlds)
     return told
 
@@ -85,7 +89,7 @@ def _cascade_orders(worlds: Sequence[Examined]) -> dict[str, Any]:
     """macro-F1 of the paper's tests in every order of the five: the best, the median, the worst."""
     scores = {}
     for order in permutations(CAUSES):
-        each = [judged(world, _named(cascade(world.rows, order)))["macro_f1"] for world in worlds]
+        each = [judged(world, _named(cascade(world.rows, order)), WHENEVER)["macro_f1"] for world in worlds]
         scores[order] = interval(each)["mean"] or 0.0
     best = max(scores, key=lambda order: scores[order])
     values = list(scores.values())
@@ -115,8 +119,7 @@ def _pooled_ece(each: Sequence[dict[str, Any]]) -> dict[str, float]:
 def _risk(worlds: Sequence[Examined], calibration: Calibration) -> list[list[float]]:
     rows = pd.concat([world.rows[world.rows["truth"] != "abstain"] for world in worlds], ignore_index=True)
     posterior = posterior_of(rows, calibration)
-    named = np.asarray(CLASSES, dtype=object)[posterior.argmax(axis=1)]
-    return quality(single(rows["truth"], named), posterior)["risk_coverage"]
+    return quality(single(rows["truth"], diagnose.named_causes(posterior)), posterior)["risk_coverage"]
 
 
 def decoys(worlds: Sequence[Examined]) -> list[str]:
