@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import jax
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from ilpjax import diagnose, pipeline, worlds
-from ilpjax.config import DiagnoseConfig, RunJob, WorldJob
+from ilpjax import data, diagnose, models, parallel, pipeline, worlds
+from ilpjax.config import DiagnoseConfig, MeshConfig, RunJob, WorldJob
 from ilpjax.diagnose import CAUSES, CLASSES
 from ilpjax.errors import InputError
 from ilpjax.rundir import read_table
@@ -60,6 +61,19 @@ def run_job(job: WorldJob, folder: Path) -> RunJob:
         sft=job.sft,
         diagnose=DiagnoseConfig(probes=str(folder / "probes.jsonl"), calibration=job.calibration),
     )
+
+
+def signals_of_a_random_base(job: WorldJob, folder: Path, seed: int) -> pd.DataFrame:
+    """The world's run again, on a base of the same shape that was never trained: it knows nothing. A rerun goes on."""
+    base, run = folder / "random_base", run_job(job, folder)
+    if not base.is_dir():
+        mesh = parallel.make_mesh(MeshConfig())
+        spec = models.read_spec(models.resolve(run.base))
+        model, params = models.init_model(spec, jax.random.key(seed), mesh)
+        models.save_model(base, model, params, tokenizer=data.load_tokenizer(run.base))
+    out = folder / "random_run"
+    pipeline.run(run.model_copy(update={"base": str(base), "out": str(out)}))
+    return read_table(out / "signals.parquet")
 
 
 def truth_of(labels: pd.DataFrame) -> pd.Series:

@@ -10,11 +10,13 @@ from ilpjax import diagnose, worlds
 from ilpjax.config import WorldJob
 from ilpjax.diagnose import CAUSES, Calibration
 from ilpjax.errors import InputError
-from ilpjax.evaluate.examine import Examined, examine, shares
+from ilpjax.evaluate.examine import Examined, examine, shares, signals_of_a_random_base
 from ilpjax.evaluate.kills import kill_tests
 from ilpjax.evaluate.pictures import write_picture
 from ilpjax.evaluate.score import compare, decoys, doses
 from ilpjax.rundir import write_json, write_table
+
+IGNORANT = 8  # rows a calibration world that are asked of an untrained base
 
 
 def run_world(job: WorldJob) -> None:
@@ -24,23 +26,31 @@ def run_world(job: WorldJob) -> None:
 def run_calibrate(job: WorldJob) -> None:
     """OUT/calibration.json, fitted on a world a seed, and OUT/calibration_rows.parquet, what it was fitted on."""
     examined = [examine(job, seed) for seed in job.seeds]
+    ignorant = [_of_an_ignorant_base(job, world) for world in examined]
     made_by = {
         "command": f"python tools/world.py calibrate seeds={','.join(map(str, job.seeds))} size={job.size}",
         "seeds": job.seeds,
         "size": job.size,
         "family": job.family,
         "rows": _counts(examined),
+        "rows_of_untrained_bases": sum(map(len, ignorant)),
         "signals": sorted(diagnose.SIGNALS),
     }
-    calibration = _fit(examined, made_by)
-    rows = pd.concat([w.rows.assign(seed=w.seed) for w in examined], ignore_index=True)
+    rows = pd.concat([*(w.rows.assign(seed=w.seed) for w in examined), *ignorant], ignore_index=True)
+    calibration = _fit(rows, made_by)
     write_table(Path(job.out) / "calibration_rows.parquet", rows)
     calibration.save(Path(job.out) / "calibration.json")
     print(f"{Path(job.out) / 'calibration.json'}: {len(rows)} rows of {len(examined)} worlds")
 
 
-def _fit(examined: list[Examined], made_by: dict[str, Any]) -> Calibration:
-    rows = pd.concat([world.rows for world in examined], ignore_index=True)
+def _of_an_ignorant_base(job: WorldJob, world: Examined) -> pd.DataFrame:
+    """A few rows of the world with a base that was never trained: the highest dose of missing knowledge."""
+    signals = signals_of_a_random_base(job, world.folder, world.seed)
+    few = signals.sample(min(IGNORANT, len(signals)), random_state=world.seed)
+    return few.assign(seed=world.seed, truth="missing_knowledge", planted="untrained_base")
+
+
+def _fit(rows: pd.DataFrame, made_by: dict[str, Any]) -> Calibration:
     if lacking := [c for c in CAUSES if not rows["truth"].str.split("+").map(lambda parts, c=c: c in parts).any()]:
         raise InputError(f"seeds: no row of these worlds was proven {', '.join(lacking)}; more seeds would be right")
     return diagnose.fit(rows, shares(rows["truth"]), made_by)

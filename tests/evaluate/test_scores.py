@@ -7,7 +7,7 @@ import pytest
 from examined import calibration, examined
 
 from ilpjax.config import WorldJob
-from ilpjax.diagnose import ABSTAIN, CAUSES, CLASSES
+from ilpjax.diagnose import ABSTAIN, CAUSES, CLASSES, SIGNALS
 from ilpjax.errors import InputError
 from ilpjax.evaluate import jobs
 from ilpjax.evaluate.examine import shares, single, truth_of
@@ -110,6 +110,7 @@ def run(monkeypatch, tmp_path, fitted, worlds, what="evaluate", **keys):
     fitted.save(tmp_path / "calibration.json")
     monkeypatch.setattr(jobs, "examine", lambda job, seed: worlds[seed])
     monkeypatch.setattr(jobs, "kill_tests", lambda *_: {})
+    monkeypatch.setattr(jobs, "signals_of_a_random_base", lambda job, folder, seed: examined(seed).rows[list(SIGNALS)])
     given = {"out": str(tmp_path), "seeds": list(worlds), "calibration": str(tmp_path / "calibration.json")}
     jobs.run_world(WorldJob.make(given | {"what": what} | keys))
 
@@ -132,6 +133,7 @@ def test_worlds_in_which_no_plant_took_are_told(monkeypatch, tmp_path, fitted):
 def test_what_calibrate_writes_evaluate_reads(monkeypatch, tmp_path, fitted, capsys):
     run(monkeypatch, tmp_path, fitted, {5: examined(5), 6: examined(6)}, what="calibrate")
     run_again = json.loads((tmp_path / "calibration.json").read_text())
+    assert run_again["made_by"]["rows_of_untrained_bases"] == 16
     assert run_again["made_by"]["seeds"] == [5, 6] and run_again["made_by"]["command"].endswith("seeds=5,6 size=small")
     capsys.readouterr()
     monkeypatch.setattr(jobs, "examine", lambda job, seed: examined(seed))
