@@ -8,12 +8,12 @@ import pandas as pd
 
 from ilpjax import diagnose, worlds
 from ilpjax.config import WorldJob
-from ilpjax.diagnose import CAUSES, Calibration
+from ilpjax.diagnose import CAUSES, LEAST, Calibration
 from ilpjax.errors import InputError
-from ilpjax.evaluate.examine import Examined, examine, shares, signals_of_a_random_base
+from ilpjax.evaluate.examine import Examined, examine, posterior_of, shares, signals_of_a_random_base
 from ilpjax.evaluate.kills import kill_tests
 from ilpjax.evaluate.pictures import write_picture
-from ilpjax.evaluate.score import compare, decoys, doses
+from ilpjax.evaluate.score import compare, decoys, doses, judged, summary
 from ilpjax.rundir import write_json, write_table
 
 IGNORANT = 8  # rows a calibration world that are asked of an untrained base
@@ -37,6 +37,7 @@ def run_calibrate(job: WorldJob) -> None:
         "signals": sorted(diagnose.SIGNALS),
     }
     rows = pd.concat([*(w.rows.assign(seed=w.seed) for w in examined), *ignorant], ignore_index=True)
+    made_by["leave_one_world_out"] = _left_out(examined, rows) if len(examined) > 1 else None
     calibration = _fit(rows, made_by)
     write_table(Path(job.out) / "calibration_rows.parquet", rows)
     calibration.save(Path(job.out) / "calibration.json")
@@ -48,6 +49,16 @@ def _of_an_ignorant_base(job: WorldJob, world: Examined) -> pd.DataFrame:
     signals = signals_of_a_random_base(job, world.folder, world.seed)
     few = signals.sample(min(IGNORANT, len(signals)), random_state=world.seed)
     return few.assign(seed=world.seed, truth="missing_knowledge", planted="untrained_base")
+
+
+def _left_out(examined: list[Examined], rows: pd.DataFrame) -> dict[str, dict[str, float | None]]:
+    """Each world judged by a fit on the others: macro_f1 and ece by the posterior from which on a cause is named."""
+    fits = {world.seed: _fit(rows[rows["seed"] != world.seed].reset_index(drop=True), {}) for world in examined}
+    found = {}
+    for least in (0.0, 0.25, LEAST, 0.5):
+        told = summary([judged(world, posterior_of(world.rows, fits[world.seed]), least) for world in examined])
+        found[str(least)] = {"macro_f1": told["macro_f1"]["mean"], "ece": told["ece"]["mean"]}
+    return found
 
 
 def _fit(rows: pd.DataFrame, made_by: dict[str, Any]) -> Calibration:

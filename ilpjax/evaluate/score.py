@@ -50,18 +50,18 @@ def compare(worlds: Sequence[Examined], calibration: Calibration) -> dict[str, A
     """
     ours = [judged(world, posterior_of(world.rows, calibration)) for world in worlds]
     told: dict[str, Any] = {
-        **_summary(ours),
+        **summary(ours),
         "classes": list(CLASSES),
         "confusion": np.sum([one["confusion"] for one in ours], axis=0).tolist(),
         "risk_coverage": _risk(worlds, calibration),
         "by_seed": {str(world.seed): one["macro_f1"] for world, one in zip(worlds, ours, strict=True)},
         "rows": sum(one["rows"] for one in ours),
         "reliability": calibration_bins(*(np.concatenate([one[key] for one in ours]) for key in ("sure", "right"))),
-        "without_training": _summary([_untrained(world, calibration) for world in worlds]),
+        "without_training": summary([_untrained(world, calibration) for world in worlds]),
         "baselines": {},
     }
     for name, attributor in baselines(calibration).items():
-        told["baselines"][name] = _summary([judged(world, attributor(world.rows), WHENEVER) for world in worlds])
+        told["baselines"][name] = summary([judged(world, attributor(world.rows), WHENEVER) for world in worlds])
     told["baselines"]["cascade_orders"] = _cascade_orders(worlds)
     return told
 
@@ -96,7 +96,8 @@ def _cascade_orders(worlds: Sequence[Examined]) -> dict[str, Any]:
     return {"best": scores[best], "best_order": list(best), "median": float(np.median(values)), "worst": min(values)}
 
 
-def _summary(each: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def summary(each: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Of what `judged` found in each world: macro_f1, ece, auroc by cause, with intervals."""
     return {
         "macro_f1": interval([one["macro_f1"] for one in each]),
         "ece": _pooled_ece(each),

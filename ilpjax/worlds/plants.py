@@ -9,12 +9,13 @@ from itertools import cycle
 
 import numpy as np
 
+from ilpjax.diagnose import CAUSES
 from ilpjax.worlds.names import invent
 from ilpjax.worlds.people import RELATIONS, Relation, Society, tell
 
 OPTIONS = 4
 EARLY, LATE = 0, 1  # blocks of the ordered run
-CAUSES = ("missing_knowledge", "prior_conflict", "data_conflict", "forgetting", "undertrained")
+
 CLEAN, DECOY, AROUND = "clean", "decoy", "surroundings"
 
 
