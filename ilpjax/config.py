@@ -301,9 +301,11 @@ class WorldJob(Config):
     @classmethod
     def from_args(cls, args: Sequence[str]) -> Self:
         """A first word says what is done, and `seeds` may be written 1,2,3."""
-        first = [f"what={word}" if word in ("make", "evaluate", "calibrate") else word for word in args[:1]]
-        listed = [f"seeds=[{arg[6:]}]" if arg.startswith("seeds=") and "[" not in arg else arg for arg in args[1:]]
-        return super().from_args([*first, *listed])
+        words = list(args)
+        if words[:1] and words[0] in ("make", "evaluate", "calibrate"):
+            words[0] = f"what={words[0]}"
+        listed = [f"seeds=[{word[6:]}]" if word.startswith("seeds=") and "[" not in word else word for word in words]
+        return super().from_args(listed)
 
 
 class DemoJob(Config):

@@ -1,7 +1,7 @@
 import pytest
 import yaml
 
-from ilpjax.config import CPTJob, DetectJob, RunJob, describe
+from ilpjax.config import CPTJob, DetectJob, DiagnoseJob, RunJob, WorldJob, describe
 from ilpjax.errors import InputError
 
 GIVEN = ["base=b", "rows=r.jsonl", "out=o"]
@@ -17,6 +17,17 @@ def test_overrides_win_over_the_file_and_the_file_over_defaults(tmp_path):
 def test_a_section_given_in_part_keeps_the_jobs_own_defaults():
     job = CPTJob.from_args(["text=t", "out=o", "cpt.epochs=3"])
     assert (job.cpt.epochs, job.cpt.lr, job.cpt.weight_decay) == (3, 3e-4, 0.1)
+
+
+def test_the_world_job_takes_a_word_first_and_seeds_as_a_list():
+    job = WorldJob.from_args(["evaluate", "seeds=1,2,3", "out=o", "json=true"])
+    assert (job.what, job.seeds, job.json_) == ("evaluate", [1, 2, 3], True)
+    assert WorldJob.from_args(["seeds=4", "out=o"]).seeds == [4]
+    assert WorldJob.from_args(["out=o", "seed=5"]).what == "make"
+    with pytest.raises(InputError, match="seeds"):
+        WorldJob.from_args(["evaluate", "seeds=one", "out=o"])
+    with pytest.raises(InputError, match="judge: no such config file"):
+        WorldJob.from_args(["judge", "out=o"])
 
 
 def test_lists_and_exponents_on_the_command_line():
@@ -55,6 +66,6 @@ def test_a_broken_yaml_file_names_its_line(tmp_path):
 
 
 def test_help_describes_every_key():
-    for job in (RunJob, CPTJob, DetectJob):
+    for job in (RunJob, CPTJob, DetectJob, WorldJob, DiagnoseJob):
         for key, kind, default, text in describe(job):
             assert key and kind and default and text, key
