@@ -24,8 +24,8 @@ def neighbours(rows: Sequence[Row], items: Sequence[Item], asked: Sequence[str])
     if not asked:
         return pd.DataFrame([], columns=list(COLUMNS))
     place = {row.row_id: n for n, row in enumerate(rows)}
-    options = {item.row_id: [_plain(option) for option in item.options] for item in items}
-    answers = [_plain(row.response) for row in rows]
+    options = {item.row_id: [plain(option) for option in item.options] for item in items}
+    answers = [plain(row.response) for row in rows]
     wanted = [place[row_id] for row_id in asked if row_id in place]
     lines = []
     for n, other, similarity in _nearest([row.prompt for row in rows], wanted):
@@ -54,5 +54,6 @@ def _nearest(texts: Sequence[str], wanted: Sequence[int]) -> Iterator[tuple[int,
                 yield row, int(others[k]), min(float(values[k]), 1.0)
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """What two answers are compared by: case, spaces and a full stop do not count."""
     return " ".join(text.split()).rstrip(".").casefold()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from ilpjax.diagnose.neighbours import plain
 from ilpjax.errors import InputError
 from ilpjax.knowledge import Triple
 from ilpjax.rows import Item
@@ -62,17 +63,13 @@ def _objects(facts: Facts) -> dict[str, list[str]]:
 
 
 def _fact_options(item: Item, triple: Triple, objects: Mapping[str, Sequence[str]]) -> tuple[list[str], int] | None:
-    if _plain(triple.object) == _plain(item.options[item.answer]):
+    if plain(triple.object) == plain(item.options[item.answer]):
         return list(item.options), item.answer
-    others = [o for o in objects[triple.relation.casefold()] if _plain(o) != _plain(triple.object)]
+    others = [o for o in objects[triple.relation.casefold()] if plain(o) != plain(triple.object)]
     # The same rivals in any order of the file, and no favourites.
     order = lambda o: hashlib.sha256(f"{item.row_id}\0{o}".encode(errors="surrogatepass")).digest()
     rivals = sorted(others, key=order)[:RIVALS]
     return ([triple.object, *rivals], 0) if rivals else None
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.split()).rstrip(".").casefold()
 
 
 def read_probes(path: Path) -> dict[str, list[str]]:
