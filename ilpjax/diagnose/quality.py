@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 from scipy import stats
-from sklearn.metrics import confusion_matrix, f1_score, roc_auc_score
+from sklearn.metrics import f1_score, roc_auc_score
 
 from ilpjax.diagnose.attribute import CAUSES, CLASSES, LEAST, named_causes
 
@@ -28,7 +28,7 @@ def quality(
         "rows": len(labels),
         "macro_f1": score() if present else None,
         "auroc": {cause: _auroc(labels == cause, posterior[:, n]) for n, cause in enumerate(CAUSES)},
-        "confusion": confusion_matrix(labels, named, labels=list(CLASSES)).tolist(),
+        "confusion": [[int(((labels == truth) & (named == said)).sum()) for said in CLASSES] for truth in CLASSES],
         "risk_coverage": _risk_coverage(labels, posterior),
     }
 
