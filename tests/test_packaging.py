@@ -7,7 +7,8 @@ ROOT = Path(__file__).parents[1]
 
 def test_lower_bounds_are_the_versions_tested():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    needs = project["dependencies"] + project["optional-dependencies"]["endpoint"]
+    extras = project["optional-dependencies"]
+    needs = project["dependencies"] + extras["endpoint"] + extras["approximate"]
     bounds = dict(re.fullmatch(r"([\w-]+)>=([\d.]+)", need).groups() for need in needs)
     pins = (ROOT / ".ci" / "lowest.txt").read_text().splitlines()
     assert bounds == dict(line.split("==") for line in pins if "==" in line)
@@ -25,7 +26,7 @@ def test_no_private_jax():
 
 def test_floors_import_only_what_lies_below():
     floors = [
-        {"errors", "rows", "config", "rundir"},
+        {"errors", "rows", "settings", "config", "rundir"},
         {"parallel"},
         {"models"},
         {"data"},
