@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from pydantic import Field
 
@@ -14,6 +14,20 @@ Dtype = Literal["auto", "float32", "bfloat16"]
 Protocol = Literal["cloze", "letter"]
 Normalise = Literal["raw", "token", "byte", "pmi"]
 AttentionImpl = Literal["auto", "reference", "chunked", "tree", "splash", "cudnn"]
+Scoring = Literal[
+    "letter",
+    "letter-debiased",
+    "cloze-raw",
+    "cloze-token",
+    "cloze-byte",
+    "cloze-pmi",
+    "free-em",
+    "free-f1",
+    "free-rouge_l",
+    "free-choice",
+    "control",
+]
+Decoding = Literal["greedy", "t0.3", "t0.7", "t1", "top_p", "beam"]
 _ATTENTION = "how attention is computed; auto: by device and shape, printed at start"
 
 
@@ -210,6 +224,31 @@ class DiagnoseJob(Config):
 
     run: str = Field(description="run directory")
     diagnose: DiagnoseConfig = DiagnoseConfig()
+
+
+class RobustnessJob(Config):
+    """Judges the rows of a finished run under many protocols: is "unlearned" a fact about the model or the test?"""
+
+    run: str = Field(description="run directory")
+    limit: int | None = Field(None, ge=1, description="so many rows, drawn by a hash of their row_id; none: all")
+    scorings: list[Scoring] = Field(
+        list(get_args(Scoring)), description="how an answer is judged; control: no question"
+    )
+    decodings: list[Decoding] = Field(list(get_args(Decoding)), description="how an answer is chosen")
+    orders: list[Literal["own", "permuted"]] = Field(["own", "permuted"], description="letter: order of the options")
+    sources: list[Literal["own", "random"]] = Field(["own", "random"], description="whose distractors")
+    counts: list[Literal["all", "k2", "k3"]] = Field(["all", "k2", "k3"], description="options left of an item's")
+    wordings: list[Literal["train", "w1", "w2", "w3"]] = Field(
+        ["train", "w1", "w2", "w3"], description="train: the prompt as it was trained on; w1 to w3: paraphrases"
+    )
+    dtypes: list[Literal["float32", "bfloat16"]] = Field(["float32", "bfloat16"], description="compute dtype")
+    probes: str | None = Field(None, description='the paraphrases, {"row_id","question"} lines; else frames are used')
+    permutations: int = Field(4, ge=2, description="letter: option orders, where the run itself has not several")
+    samples: int = Field(10, ge=2, description="free-form: answers drawn a row")
+    new_tokens: int = Field(32, ge=1, description="free-form: longest answer, tokens")
+    top_p: float = Field(0.9, gt=0, le=1, description="nucleus of the decoding top_p")
+    seed: int = Field(0, description="seed of everything that is drawn")
+    dry: bool = Field(False, description="say what it would cost, and stop")
 
 
 class RunJob(Config):
