@@ -102,12 +102,19 @@ class RunDir:
         Returns whether it ran. The stamp is written last: a killed stage runs again.
         """
         stamp, key = self / ".stages" / f"{name}.json", fingerprint(*inputs)
-        done = stamp.is_file() and json.loads(stamp.read_text()).get("inputs") == key
-        if done and all((self / output).exists() for output in outputs):
+        if self._is_done(stamp, key, outputs):
             return False
         run()
         write_json(stamp, {"inputs": key, "outputs": list(outputs)})
         return True
+
+    def is_done(self, name: str, inputs: Sequence[Any], outputs: Sequence[str]) -> bool:
+        """Whether `stage` would do nothing."""
+        return self._is_done(self / ".stages" / f"{name}.json", fingerprint(*inputs), outputs)
+
+    def _is_done(self, stamp: Path, key: str, outputs: Sequence[str]) -> bool:
+        same = stamp.is_file() and json.loads(stamp.read_text()).get("inputs") == key
+        return same and all((self / output).exists() for output in outputs)
 
 
 def environment() -> dict[str, Any]:

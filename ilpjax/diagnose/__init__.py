@@ -13,7 +13,7 @@ from ilpjax.diagnose.attribute import (
 )
 from ilpjax.diagnose.cascade import cascade
 from ilpjax.diagnose.plumbing import check_plumbing
-from ilpjax.diagnose.probes import make_probes, probe_items
+from ilpjax.diagnose.probes import make_probes, probe_items, read_probes, wordings
 from ilpjax.diagnose.quality import calibration_bins, calibration_error, interval, quality
 from ilpjax.diagnose.signals import FROM_TRAINING, SIGNALS, row_signals
 from ilpjax.diagnose.stage import OUTPUTS, check_settings, run_stage, stage_inputs
@@ -43,7 +43,9 @@ __all__ = [
     "named_causes",
     "probe_items",
     "quality",
+    "read_probes",
     "row_signals",
     "run_stage",
     "stage_inputs",
+    "wordings",
 ]

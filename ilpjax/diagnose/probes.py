@@ -37,14 +37,18 @@ def make_probes(items: Sequence[Item], file: Path | str | None, facts: Facts) ->
     objects = _objects(facts)
     lines = []
     for item in items:
-        wordings = own.get(item.row_id) or [frame.format(q=item.question) for frame in FRAMES]
-        for n, wording in enumerate([item.question, *wordings]):
+        for n, wording in enumerate([item.question, *wordings(item, own)]):
             lines.append((item.row_id, "wording", n, wording, list(item.options), item.answer))
         for n, triple in enumerate(facts.get(item.row_id, ())):
             if options := _fact_options(item, triple, objects):
                 asked = f"{triple.subject} {triple.relation}"
                 lines.append((item.row_id, "fact", n, asked, *options))
     return pd.DataFrame(lines, columns=list(COLUMNS))
+
+
+def wordings(item: Item, own: Mapping[str, Sequence[str]]) -> list[str]:
+    """Other ways to ask the item's question: its own from a file of probes, else the frames."""
+    return list(own.get(item.row_id, ())) or [frame.format(q=item.question) for frame in FRAMES]
 
 
 def probe_items(probes: pd.DataFrame) -> list[Item]:
