@@ -14,7 +14,7 @@ from ilpjax.diagnose.probes import Facts, make_probes, probe_items, read_probes
 from ilpjax.diagnose.signals import is_blind, row_signals
 from ilpjax.diagnose.verdicts import diagnose
 from ilpjax.errors import InputError
-from ilpjax.knowledge import EndpointExtractor, Extractor, PatternExtractor
+from ilpjax.knowledge import Endpoint, EndpointExtractor, Extractor, PatternExtractor
 from ilpjax.rows import Item, Row
 from ilpjax.rundir import RunDir, fingerprint, read_table, write_table
 
@@ -99,7 +99,7 @@ def _facts(rows: Sequence[Row], run: RunDir, cfg: DiagnoseConfig) -> Facts:
     one, cache = cfg.triples, run / "triples_cache.jsonl"
     extract: Extractor = PatternExtractor()
     if one.url and one.model:
-        extract = EndpointExtractor(one.url, one.model, one.key_env, one.requests, cache)
+        extract = EndpointExtractor(Endpoint(one.url, one.key_env, cache, requests=one.requests), one.model)
     return dict(zip((row.row_id for row in rows), extract(rows), strict=True))
 
 

@@ -1,6 +1,7 @@
-"""Rows by their prompt and response."""
+"""Rows by their prompt and response; an endpoint."""
 
 import pytest
+from endpoint_server import Server
 
 from ilpjax.rows import Message, Row
 
@@ -12,3 +13,11 @@ def row():
         return Row(row_id=f"r{position}", messages=messages, dataset="d", position=position, source=f"d:{position}")
 
     return make
+
+
+@pytest.fixture
+def server():
+    server = Server()
+    yield server
+    server.http.shutdown()
+    server.http.server_close()

@@ -5,17 +5,15 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ilpjax.errors import InputError
-from ilpjax.knowledge import EndpointExtractor, Triple
-from ilpjax.knowledge.endpoint import parse
+from ilpjax.knowledge import Endpoint, EndpointExtractor, Triple
+from ilpjax.knowledge.extractor import parse
 
 pytest.importorskip("openai")
 
@@ -23,59 +21,12 @@ GOOD = '[["Ann", "born in", "Rome"]]'
 ANN = [Triple("Ann", "born in", "Rome", "endpoint")]
 
 
-class Server:
-    """Answers with `script`, an entry a request, the last one again and again; keeps what it was sent."""
-
-    def __init__(self):
-        self.script, self.seen = [GOOD], []
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self):
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                outer.seen.append(body)
-                outer.reply(self, outer.script[min(len(outer.seen), len(outer.script)) - 1])
-
-            def log_message(self, *_):
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.http.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
-        threading.Thread(target=self.http.serve_forever, args=(0.02,), daemon=True).start()
-
-    def reply(self, handler, act):
-        if act == "hang":
-            time.sleep(2)
-            return
-        if act == "close":
-            handler.connection.close()
-            return
-        message = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": act}}
-        body = json.dumps({"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": [message]})
-        body = {"not json": "<html>", "no choices": "{}"}.get(act, body).encode()
-        handler.send_response(act if isinstance(act, int) else 200)
-        handler.send_header("Content-Type", "application/json")
-        handler.send_header("Content-Length", str(len(body)))
-        if isinstance(act, int):
-            handler.send_header("retry-after-ms", "1")
-        handler.end_headers()
-        handler.wfile.write(body[: len(body) // 2] if act == "torn" else body)
-
-
-@pytest.fixture
-def server():
-    server = Server()
-    yield server
-    server.http.shutdown()
-    server.http.server_close()
-
-
 @pytest.fixture
 def extractor(server, tmp_path):
-    def make(budget=100, **settings):
-        cache = settings.pop("cache", tmp_path / "cache.jsonl")
-        return EndpointExtractor(server.url, "m", None, budget, cache, **{"timeout": 20.0, **settings})
+    server.script = [GOOD]
+
+    def make(budget=100, model="m", cache=tmp_path / "cache.jsonl", **settings):
+        return EndpointExtractor(Endpoint(server.url, None, cache, requests=budget, **settings), model)
 
     return make
 
@@ -96,7 +47,7 @@ def test_well_formed_and_fenced(server, extractor, rows, answer):
 
 
 @pytest.mark.parametrize(
-    "act", ["Sure! " + GOOD, '[["a", "b"]]', '[["a", "", "b"]]', "{}", "", "no choices", "not json"]
+    "act", ["Sure! " + GOOD, '[["a", "b"]]', '[["a", "", "b"]]', "{}", "", "no choices", "empty choices", "not json"]
 )
 def test_nonsense_is_asked_for_once_more_and_counted(server, extractor, rows, act, capsys):
     server.script = [act]
@@ -146,9 +97,9 @@ def test_the_budget_stops_and_a_rerun_goes_on(server, extractor, rows, capsys):
     assert len(server.seen) == 3
 
 
-def test_another_model_is_asked_again(server, extractor, rows, tmp_path):
+def test_another_model_is_asked_again(server, extractor, rows):
     extractor()(rows)
-    EndpointExtractor(server.url, "other", None, 9, tmp_path / "cache.jsonl")(rows)
+    extractor(model="other")(rows)
     assert len(server.seen) == 6
 
 
@@ -165,14 +116,15 @@ def test_a_torn_last_line_is_asked_again(server, extractor, rows, tmp_path):
 CHILD = """
 import sys
 from pathlib import Path
-from ilpjax.knowledge import EndpointExtractor
+from ilpjax.knowledge import Endpoint, EndpointExtractor
 from ilpjax.rows import Message, Row
 
 def row(i):
     turns = (Message("user", f"Where was person {i} born?"), Message("assistant", "{prompt} Rome"))
     return Row(row_id=f"r{i}", messages=turns, dataset="d", position=i, source="d")
 
-EndpointExtractor(sys.argv[1], "m", None, 100, Path(sys.argv[2]), timeout=60.0)([row(i) for i in range(3)])
+endpoint = Endpoint(sys.argv[1], None, Path(sys.argv[2]), requests=100)
+EndpointExtractor(endpoint, "m")([row(i) for i in range(3)])
 """
 
 
@@ -194,8 +146,8 @@ def test_a_kill_loses_at_most_the_answer_under_way(server, extractor, rows, tmp_
 def test_wrong_input(server, extractor, rows, tmp_path, monkeypatch):
     monkeypatch.delenv("NO_SUCH_KEY", raising=False)
     with pytest.raises(InputError, match="NO_SUCH_KEY: the environment variable is not set"):
-        EndpointExtractor(server.url, "m", "NO_SUCH_KEY", 1, tmp_path / "c")
-    with pytest.raises(InputError, match="budget_requests=0: nothing could be asked"):
+        Endpoint(server.url, "NO_SUCH_KEY", tmp_path / "c", requests=1)
+    with pytest.raises(InputError, match="requests=0: nothing could be asked"):
         extractor(budget=0)
     other = tmp_path / "rows.jsonl"
     other.write_text('{"prompt": "a", "response": "b"}\n')
@@ -210,7 +162,7 @@ def test_wrong_input(server, extractor, rows, tmp_path, monkeypatch):
 
 def test_the_key_is_sent_and_not_kept(server, rows, tmp_path, monkeypatch):
     monkeypatch.setenv("MY_KEY", "sk-secret")
-    EndpointExtractor(server.url, "m", "MY_KEY", 9, tmp_path / "c.jsonl")(rows)
+    EndpointExtractor(Endpoint(server.url, "MY_KEY", tmp_path / "c.jsonl", requests=9), "m")(rows)
     assert "sk-secret" not in (tmp_path / "c.jsonl").read_text()
 
 
