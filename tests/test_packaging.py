@@ -26,13 +26,14 @@ def test_no_private_jax():
 
 def test_floors_import_only_what_lies_below():
     floors = [
-        {"errors", "rows", "settings", "config", "rundir"},
+        {"errors", "rows", "settings", "config", "rundir", "progress"},
         {"parallel"},
         {"models"},
         {"data"},
         {"train"},
         {"scoring"},
         {"knowledge"},
+        {"conflicts"},
         {"detect"},
         {"diagnose"},
         {"worlds", "report", "plan", "bench"},

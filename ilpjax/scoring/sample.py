@@ -19,10 +19,10 @@ from ilpjax.config import SampleConfig, SampleJob
 from ilpjax.data import OptionTokens, Template, check_tokenizer, load_tokenizer, read_items, read_rows
 from ilpjax.errors import InputError
 from ilpjax.models import Model, Params, load_model, resolve
+from ilpjax.progress import progress
 from ilpjax.rows import Item, Message, Row
 from ilpjax.rundir import fingerprint
 from ilpjax.scoring.matching import choose_metric, match, named_option
-from ilpjax.scoring.progress import progress
 from ilpjax.scoring.protocols import ask
 from ilpjax.scoring.sampler import Answer, Prompt, Sampler
 from ilpjax.scoring.table import Shards

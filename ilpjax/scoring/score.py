@@ -18,12 +18,12 @@ from ilpjax.config import MeshConfig, ScoreConfig, ScoreJob
 from ilpjax.data import Template, check_tokenizer, load_tokenizer, read_items
 from ilpjax.errors import InputError
 from ilpjax.models import Model, Params, compute_dtype, load_model, resolve
+from ilpjax.progress import progress
 from ilpjax.rows import Item
 from ilpjax.rundir import fingerprint
 from ilpjax.scoring.ahead import ahead
 from ilpjax.scoring.forward import Scorer
 from ilpjax.scoring.pack import Packer, Row, Shape, choose_base, unstack
-from ilpjax.scoring.progress import progress
 from ilpjax.scoring.protocols import Ask, ask
 from ilpjax.scoring.table import Asked, Shards, lines, schema
 from ilpjax.scoring.tree import Tree, cut_left, grow

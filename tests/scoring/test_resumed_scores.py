@@ -11,9 +11,9 @@ from ilpjax.config import ScoreConfig, ScoreJob
 from ilpjax.data import items_table
 from ilpjax.errors import InputError
 from ilpjax.models import save_model
+from ilpjax.progress import progress
 from ilpjax.rows import Item
 from ilpjax.scoring import run_score, score_items
-from ilpjax.scoring.progress import progress
 
 
 class Stopped(BaseException):
@@ -82,7 +82,7 @@ def test_it_says_what_was_there_already(score, items, capfd):
 
 def test_the_rate_is_of_what_was_done_now(monkeypatch, capfd):
     clock = iter([0.0, 2.0])
-    monkeypatch.setattr("ilpjax.scoring.progress.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("ilpjax.progress.time.monotonic", lambda: next(clock))
     with progress("score", 100, done=90) as advance:
         advance(10)
     assert "score: 100 of 100 items, 5.0/s" in capfd.readouterr().err

@@ -1,0 +1,1 @@
+"""Rows that contradict each other: near in meaning, and their answers differ."""
