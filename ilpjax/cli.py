@@ -29,6 +29,8 @@ JOBS = {
     "detect": Job(config.DetectJob, "ilpjax.detect:run_detect"),
     "report": Job(config.ReportJob, "ilpjax.report:run_report"),
     "diagnose": Job(config.DiagnoseJob, "ilpjax.pipeline:run_diagnose"),
+    "prevalence": Job(config.PrevalenceJob, "ilpjax.robust:run_prevalence"),
+    "robustness": Job(config.RobustnessJob, "ilpjax.pipeline:run_robustness"),
     "run": Job(config.RunJob, "ilpjax.pipeline:run_and_tell"),
     "plan": Job(config.PlanJob, "ilpjax.plan:run_plan"),
     "world": Job(config.WorldJob, "ilpjax.evaluate:run_world"),
@@ -84,7 +86,7 @@ def _overview() -> str:
         "       ilpjax JOB --help    every key of a job",
         "",
     ]
-    lines += [f"  {name:9s} {(job.config.__doc__ or '').splitlines()[0]}" for name, job in JOBS.items()]
+    lines += [f"  {name:10s} {(job.config.__doc__ or '').splitlines()[0]}" for name, job in JOBS.items()]
     return "\n".join(lines)
 
 

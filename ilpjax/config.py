@@ -123,6 +123,24 @@ class EndpointConfig(Config):
     requests: int = Field(1000, ge=1, description="requests a run may send; answers are kept, a rerun goes on")
 
 
+class JudgeConfig(Config):
+    kind: Literal["none", "offline", "endpoint"] = Field(
+        "offline",
+        description="who says which of two conflicting answers is right; offline: rows near by and the model, a hint",
+    )
+    url: str | None = Field(None, description="endpoint: base of an OpenAI-compatible one, http://HOST:PORT/v1")
+    models: list[str] = Field([], description="endpoint: the models of the panel, by their names there")
+    key_env: str | None = Field(None, description="environment variable that holds the key; none: no key")
+    samples: int = Field(3, ge=1, description="verdicts of each model, the answers in swapped order in every other")
+    requests: int = Field(1000, ge=1, description="requests a run may send; answers are kept, a rerun goes on")
+    money: float | None = Field(None, gt=0, description="what a run may spend, in the currency of the prices")
+    price_in: float | None = Field(None, ge=0, description="of a million prompt tokens, of the dearest model")
+    price_out: float | None = Field(None, ge=0, description="of a million answer tokens, of the dearest model")
+    timeout: float = Field(60.0, gt=0, description="longest wait for an answer, seconds")
+    retries: int = Field(5, ge=0, description="times a request that failed is sent again, with back-off")
+    concurrency: int = Field(8, ge=1, description="requests at a time")
+
+
 class DiagnoseConfig(Config):
     probes: str | None = Field(
         None, description='paraphrases of rows, {"row_id","question"} lines; rows without any are asked in other frames'
@@ -249,6 +267,18 @@ class RobustnessJob(Config):
     top_p: float = Field(0.9, gt=0, le=1, description="nucleus of the decoding top_p")
     seed: int = Field(0, description="seed of everything that is drawn")
     dry: bool = Field(False, description="say what it would cost, and stop")
+
+
+class PrevalenceJob(Config):
+    """How many rows are not learned, by data set, model and rule, with intervals: of one or several finished runs."""
+
+    runs: str | list[str] = Field(description="run directories; a,b,c or a list")
+    by: Literal["rule", "protocol"] = Field(
+        "rule", description="rule: the paper's and the corrected one; protocol: those of robustness.parquet, too"
+    )
+    confidence: float = Field(0.95, gt=0, lt=1, description="coverage of every interval")
+    out: str | None = Field(None, description="also write the table: a .csv, .parquet or .json file (all tables)")
+    json_: bool = Field(False, alias="json", description="print JSON instead of a table")
 
 
 class RunJob(Config):

@@ -1,0 +1,172 @@
+"""Which factor of the protocol moves the verdict: variance components of rows crossed with factors.
+
+    y[row, protocol] = mean + row + sum over factors of (effect of its level + effect of its level on this row) + rest
+
+A factor moves all rows alike (`all_rows`) or each row its own way (`by_row`: some up, others down, the mean may stay).
+"""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from scipy import stats
+from scipy.optimize import nnls
+
+from ilpjax.robust.agreement import holm
+from ilpjax.robust.votes import CHUNK, PairSums, Votes, Weights, interval, pair_sums
+
+NOTHING = {"share": None, "low": None, "high": None}
+ROUNDING = 1e-12
+
+
+def variance(found: Votes, measure: str, weights: Weights, confidence: float = 0.95) -> dict[str, Any]:
+    """Components of `measure` ("p_pass" or "flagged"; the latter as a linear probability) as shares of their sum.
+
+    {"measure", "n", "protocols", "total", "row", "rest", "factors": [{"factor", "levels", "df", "all_rows", "by_row",
+    "change", "flips", "p", "p_holm"}]}: row, rest, all_rows and by_row are {"share", "low", "high"}. change: the
+    largest difference of means between two of the factor's levels, the others and the row held fixed: {"lowest",
+    "highest", "mean", "low", "high"}. flips: of two protocols that differ in this factor alone, the share of rows whose
+    verdict differs, over all such pairs (null where there are none). p: that no level of the factor shifts the mean
+    (Wald, covariance from the resamples, df = levels - 1), Holm over factors. Shares of a factor that the design cannot
+    tell from others are null. `n` counts rows that at least one protocol judges.
+
+    all_rows: variance of least-squares level effects, rows absorbed, levels weighing alike. The others: moment
+    estimates from the covariances of the protocols (MINQUE(0), Rao 1971; on a balanced full product the same as
+    ANOVA's), none below 0.
+    """
+    values = getattr(found, measure)
+    design, once = _Design(found.protocols), np.ones((1, len(values)))
+    effects, drawn = design.effects(values, once), design.effects(values, weights)
+    parts, parts_drawn = design.parts(values, effects, once), design.parts(values, drawn, weights)
+    ends = interval(_shares(parts_drawn), confidence)
+    told = [{"share": s, "low": low, "high": high} for s, low, high in zip(_shares(parts)[0], *ends, strict=True)]
+    flips = (pair_sums(found.flagged, once), pair_sums(found.flagged, weights), confidence)
+    factors: list[dict[str, Any]] = []
+    for k, name in enumerate(design.names):
+        told_apart: dict[str, Any] = {"all_rows": NOTHING, "by_row": NOTHING, "change": None, "p": None}
+        if name not in design.aliased:
+            told_apart = {"all_rows": told[k], "by_row": told[len(design.names) + 1 + k]}
+            told_apart["change"] = design.change(k, effects, drawn, confidence)
+            told_apart["p"] = design.wald(k, effects, drawn)
+        levels = len(design.levels[k])
+        factors.append(
+            {"factor": name, "levels": levels, "df": levels - 1} | told_apart | {"flips": design.flips(k, *flips)}
+        )
+    for factor, p in zip(factors, holm(pd.Series([f["p"] for f in factors], dtype=float)), strict=True):
+        factor["p_holm"] = p
+    whole = {"measure": measure, "n": int(np.isfinite(values).any(axis=1).sum()), "protocols": len(found.protocols)}
+    whole |= {"total": parts[0].sum(), "row": told[len(design.names)], "rest": told[-1]}
+    return whole | {"factors": factors}
+
+
+def _shares(parts: Float[np.ndarray, "resample part"]) -> Float[np.ndarray, "resample part"]:
+    """NaN where nothing varies."""
+    total = parts.sum(axis=1, keepdims=True)
+    return np.divide(parts, total, out=np.full_like(parts, np.nan), where=total > 0)
+
+
+class _Design:
+    """The factors that vary, as 0/1 columns. A protocol to which a factor does not apply has its commonest level."""
+
+    def __init__(self, protocols: pd.DataFrame):
+        self.names = [name for name in protocols if protocols[name].nunique() > 1]
+        self.levels: list[list[str]] = []
+        columns, self.at = [], []
+        for name in self.names:
+            levels = protocols[name].value_counts().index.tolist()  # the commonest first: the reference
+            codes = protocols[name].map({level: n for n, level in enumerate(levels)}).fillna(0).to_numpy(int)
+            self.levels.append([str(level) for level in levels])
+            columns.append(np.eye(len(levels))[codes])
+            self.at.append(slice(sum(c.shape[1] - 1 for c in columns[:-1]), sum(c.shape[1] - 1 for c in columns)))
+        self.dummies = np.concatenate([c[:, 1:] for c in columns] or [np.zeros((len(protocols), 0))], axis=1)
+        first, second = np.triu_indices(len(protocols))
+        self.alike = np.stack([(c[first] * c[second]).sum(axis=1) for c in columns] or [np.zeros((0, len(first)))])
+        self.alike = self.alike.reshape(len(self.names), len(first))
+        self.same = first == second
+        self.aliased = [name for k, name in enumerate(self.names) if self._aliased(k)]
+
+    def _aliased(self, factor: int) -> bool:
+        centred = self.dummies - self.dummies.mean(axis=0)
+        others = np.delete(centred, np.r_[self.at[factor]], axis=1)
+        rank = np.linalg.matrix_rank
+        if rank(centred) - rank(others) < len(self.levels[factor]) - 1:
+            return True
+        covariance = self._regressors()
+        return bool(rank(covariance) == rank(np.delete(covariance, 1 + factor, axis=1)))
+
+    def _regressors(self) -> Float[np.ndarray, "pair component"]:
+        """What each component adds to the covariance of a pair: row, every factor where the level is the same, rest."""
+        return np.stack([np.ones(len(self.same)), *self.alike, self.same.astype(float)], axis=1)
+
+    def parts(self, values: np.ndarray, effects: np.ndarray, weights: Weights) -> Float[np.ndarray, "resample part"]:
+        """`spread` of every factor, then `components`; what is no more than rounding is 0."""
+        parts = np.concatenate([self.spread(effects), self.components(pair_sums(values, weights))], axis=1)
+        return np.where(parts > ROUNDING, parts, 0.0)
+
+    def components(self, sums: PairSums) -> Float[np.ndarray, "resample component"]:
+        """Variances: row, row by factor for each factor, rest. Least squares over the whole covariance matrix."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            covariance = (sums.both - sums.left * sums.right / sums.n) / (sums.n - 1)
+        known = np.isfinite(covariance)
+        weight = np.where(self.same, 1.0, np.sqrt(2.0))  # a pair stands in the matrix twice
+        kept = [0, *(1 + k for k, name in enumerate(self.names) if name not in self.aliased), len(self.names) + 1]
+        regressors = self._regressors()[:, kept] * weight[:, None]
+        solved = np.zeros((len(covariance), len(self.names) + 2))
+        for own, row, there in zip(solved, covariance, known, strict=True):
+            q, r = np.linalg.qr(regressors[there])
+            own[kept] = nnls(r, q.T @ (row * weight)[there])[0]
+        return solved
+
+    def effects(
+        self, values: Float[np.ndarray, "row protocol"], weights: Weights
+    ) -> Float[np.ndarray, "resample dummy"]:
+        """Least-squares effects of the levels against the commonest, rows absorbed (Frisch-Waugh-Lovell)."""
+        width = self.dummies.shape[1]
+        gram, moment = np.zeros((len(weights), width * width)), np.zeros((len(weights), width))
+        step = max(1, CHUNK // max(width * max(width, len(self.dummies)), 1))
+        for start in range(0, len(values), step):
+            own, drawn = values[start : start + step], weights[:, start : start + step]
+            there = np.isfinite(own).astype(float)
+            filled, count = np.where(there > 0, own, 0.0), np.maximum(there.sum(axis=1, keepdims=True), 1)
+            x = there[:, :, None] * (self.dummies - (there @ self.dummies / count)[:, None, :])
+            gram += drawn @ np.einsum("rpi,rpj->rij", x, x).reshape(len(own), -1)
+            moment += drawn @ np.einsum("rpi,rp->ri", x, filled)
+        inverse = np.linalg.pinv(gram.reshape(len(weights), width, width), hermitian=True)
+        return np.einsum("bij,bj->bi", inverse, moment)
+
+    def _of_levels(self, factor: int, effects: np.ndarray) -> Float[np.ndarray, "resample level"]:
+        return np.pad(effects[:, self.at[factor]], ((0, 0), (1, 0)))
+
+    def spread(self, effects: Float[np.ndarray, "resample dummy"]) -> Float[np.ndarray, "resample factor"]:
+        """Variance of each factor's level effects; 0 for one that cannot be told from others."""
+        spread = [
+            self._of_levels(k, effects).var(axis=1) * (name not in self.aliased) for k, name in enumerate(self.names)
+        ]
+        return np.stack(spread or [np.zeros((0, len(effects)))], axis=-1).reshape(len(effects), len(self.names))
+
+    def change(self, factor: int, effects: np.ndarray, drawn: np.ndarray, confidence: float) -> dict[str, Any]:
+        of_levels, resampled = self._of_levels(factor, effects)[0], self._of_levels(factor, drawn)
+        least, most = int(of_levels.argmin()), int(of_levels.argmax())
+        low, high = interval(resampled[:, most] - resampled[:, least], confidence)
+        names = {"lowest": self.levels[factor][least], "highest": self.levels[factor][most]}
+        return names | {"mean": of_levels[most] - of_levels[least], "low": low, "high": high}
+
+    def wald(self, factor: int, effects: np.ndarray, drawn: np.ndarray) -> float:
+        own, resampled = effects[0, self.at[factor]], drawn[:, self.at[factor]]
+        inverse = np.linalg.pinv(np.atleast_2d(np.cov(resampled, rowvar=False)), hermitian=True)
+        return float(stats.chi2.sf(own @ inverse @ own, len(own)))
+
+    def flips(self, factor: int, sums: PairSums, drawn: PairSums, confidence: float) -> dict[str, Any] | None:
+        alone = (self.alike[factor] == 0) & (np.delete(self.alike, factor, axis=0) == 1).all(axis=0) & (sums.n[0] > 0)
+        if not alone.any():
+            return None
+        share, resampled = (_differ(s, alone) for s in (sums, drawn))
+        low, high = interval(resampled, confidence)
+        return {"share": share[0], "low": low, "high": high, "pairs": int(alone.sum())}
+
+
+def _differ(sums: PairSums, pairs: np.ndarray) -> Float[np.ndarray, " resample"]:
+    """The share of rows whose two verdicts differ, over these pairs."""
+    differ = sums.left[:, pairs] + sums.right[:, pairs] - 2 * sums.both[:, pairs]
+    return differ.sum(axis=1) / sums.n[:, pairs].sum(axis=1)
