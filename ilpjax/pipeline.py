@@ -11,13 +11,14 @@ import jax
 import pandas as pd
 import yaml
 
-from ilpjax import data, detect, diagnose, models, parallel, report, scoring, train
+from ilpjax import data, detect, diagnose, models, parallel, report, robust, scoring, train
 from ilpjax.config import (
     ConvertJob,
     CPTJob,
     DataConfig,
     DiagnoseJob,
     PrepareJob,
+    RobustnessJob,
     RunJob,
     SampleJob,
     SFTJob,
@@ -160,16 +161,32 @@ def run_and_tell(job: RunJob) -> None:
 
 def run_diagnose(job: DiagnoseJob) -> None:
     """diagnose.parquet, verdicts.parquet and the report of a finished run, made anew."""
-    run, config = RunDir(job.run), Path(job.run) / "config.yaml"
-    if not (run / "detect.parquet").is_file() or not config.is_file():
-        raise InputError(f"run: {job.run} holds no finished run; one that `run` made would be right")
-    made = RunJob.make({**yaml.safe_load(config.read_text(encoding="utf-8")), "out": job.run}, f"{config}: ")
+    run, made = _finished(job.run)
     made = made.model_copy(update={"diagnose": job.diagnose})
     base = models.resolve(made.base)
     diagnose.check_settings(made.diagnose)  # a refusal leaves the run as it was
     run.start(made)
     _judge(run, base, made)
     print(Study(run))
+
+
+def run_robustness(job: RobustnessJob) -> None:
+    """robustness.parquet and robustness.json of a finished run, and what they say."""
+    run, made = _finished(job.run)
+    tuned = models.resolve(made.tuned) if made.tuned else run / "tuned"
+    robust.check_run(run, tuned)
+    if robust.run_grid(run, made, tuned, job):
+        told = robust.tell(run)
+        if jax.process_index() == 0:
+            print(told)
+
+
+def _finished(folder: str) -> tuple[RunDir, RunJob]:
+    """The run in that folder and its job. Raises InputError where there is none."""
+    run, config = RunDir(folder), Path(folder) / "config.yaml"
+    if not (run / "detect.parquet").is_file() or not config.is_file():
+        raise InputError(f"run: {folder} holds no finished run; one that `run` made would be right")
+    return run, RunJob.make({**yaml.safe_load(config.read_text(encoding="utf-8")), "out": folder}, f"{config}: ")
 
 
 def run_prepare(job: PrepareJob) -> None:

@@ -36,7 +36,7 @@ def test_floors_import_only_what_lies_below():
         {"conflicts"},
         {"detect"},
         {"diagnose"},
-        {"worlds", "report", "plan", "bench"},
+        {"worlds", "report", "plan", "bench", "robust"},
         {"pipeline"},
         {"evaluate", "cli"},
     ]

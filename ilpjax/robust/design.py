@@ -81,7 +81,7 @@ def design(run: RunJob, job: RobustnessJob, dtype: str) -> list[Protocol]:
     then the fewest closed-form protocols (chosen greedily) in which every two levels meet that can without a pass of
     their own. A level that the job leaves out is in no protocol but the run's own."""
     own = own_protocol(run, dtype)
-    levels = {
+    levels: dict[str, Sequence[str]] = {
         "scoring": job.scorings,
         "decoding": job.decodings,
         "order": job.orders,
