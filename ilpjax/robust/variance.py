@@ -113,9 +113,11 @@ class _Design:
         kept = [0, *(1 + k for k, name in enumerate(self.names) if name not in self.aliased), len(self.names) + 1]
         regressors = self._regressors()[:, kept] * weight[:, None]
         solved = np.zeros((len(covariance), len(self.names) + 2))
-        for own, row, there in zip(solved, covariance, known, strict=True):
+        for there in np.unique(known, axis=0):  # nearly always one: every pair has a covariance
+            same = (known == there).all(axis=1)
             q, r = np.linalg.qr(regressors[there])
-            own[kept] = nnls(r, q.T @ (row * weight)[there])[0]
+            moments = (covariance[same] * weight)[:, there] @ q
+            solved[np.ix_(same, kept)] = [nnls(r, own)[0] for own in moments]
         return solved
 
     def effects(

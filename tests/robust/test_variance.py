@@ -4,7 +4,7 @@ cannot tell."""
 import numpy as np
 import pandas as pd
 import pytest
-from fake_grid import LEVELS, OWN, draw, grid, protocols
+from fake_grid import DESIGNS, LEVELS, OWN, draw, grid, protocols
 from statsmodels.formula.api import ols
 from statsmodels.stats.anova import anova_lm
 
@@ -12,7 +12,6 @@ from ilpjax.robust import FACTORS, variance, votes
 from ilpjax.robust.variance import _Design
 from ilpjax.robust.votes import cluster_weights
 
-DESIGNS = protocols()
 SCORING = {"cloze-raw": 0.0, "cloze-token": 0.2, "letter": -0.4}
 
 
