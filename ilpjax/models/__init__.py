@@ -1,4 +1,4 @@
-"""One decoder for three families, its weights from and to Hugging Face checkpoints, log-probs of tokens."""
+"""One decoder for three families, weights from and to Hugging Face checkpoints, log-probs; sentence encoders."""
 
 from ilpjax.models.attention import attention, choose_attention, describe_attention, tree_mask
 from ilpjax.models.cross_entropy import weighted_nats, weighted_nats_reference
@@ -13,6 +13,7 @@ from ilpjax.models.model import (
     param_shapes,
     param_shardings,
 )
+from ilpjax.models.sentence import SentenceModel, load_sentence_model
 from ilpjax.models.spec import ModelSpec, Rope
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "ModelSpec",
     "Params",
     "Rope",
+    "SentenceModel",
     "attention",
     "choose_attention",
     "compute_dtype",
@@ -27,6 +29,7 @@ __all__ = [
     "describe_attention",
     "init_model",
     "load_model",
+    "load_sentence_model",
     "param_axes",
     "param_shapes",
     "param_shardings",

@@ -71,10 +71,25 @@ class Checkpoint:
         except (SafetensorError, OSError) as error:
             raise InputError(f"{path}: not a whole safetensors file ({error}); fetch it again") from None
         for name in file.keys():  # noqa: SIM118  (not a dict)
+            if name.endswith("position_ids"):  # numbers from 0 up, which old BERT checkpoints carry: no weight
+                continue
             dtype = file.get_slice(name).get_dtype()
             if dtype not in _DTYPES:
                 raise InputError(f"{path}: tensor {name} is {dtype}; supported: {', '.join(_DTYPES)}")
             self._files[name] = file
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object. Raises InputError."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path.parent}: no {path.name}; expected a Hugging Face checkpoint folder") from None
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path}: not JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: expected a JSON object")
+    return value
 
 
 def _paths(folder: Path) -> list[Path]:

@@ -1,7 +1,6 @@
 """Hugging Face checkpoints in and out: safetensors, tensor by tensor, never the whole model in host memory."""
 
 import functools
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 
 from ilpjax.errors import InputError
-from ilpjax.models.files import Checkpoint, Plan, write_shards
+from ilpjax.models.files import Checkpoint, Plan, read_json, write_shards
 from ilpjax.models.model import Model, Params, define, param_shardings
 from ilpjax.models.names import Weight, weights
 from ilpjax.models.spec import ModelSpec
@@ -25,16 +24,20 @@ from ilpjax.rundir import replacing, write_json
 
 _PATTERNS = ["config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json"]
 _TOKENIZER = ["tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "chat_template*"]
+# Of a sentence encoder: what sentence-transformers writes beside the model, and its modules' folders (1_Pooling, ...).
+_MODULES = ["modules.json", "*sentence_*.json", *(f"[0-9]_*/*.{kind}" for kind in ("json", "txt", "safetensors"))]
 
 
-def resolve(name_or_path: str | Path) -> Path:
+def resolve(name_or_path: str | Path, encoder: bool = False) -> Path:
     """The folder of a checkpoint: a local one, or a hub snapshot (downloaded, or from the cache when offline).
 
-    Raises InputError when it is neither.
+    A sentence encoder has more files, and may have its config.json in a folder of its own. Raises InputError when it
+    is neither.
     """
     path = Path(name_or_path).expanduser()
     if path.is_dir():
-        if not (path / "config.json").is_file():
+        modules = encoder and (path / "modules.json").is_file()
+        if not modules and not (path / "config.json").is_file():
             raise InputError(f"{path}: no config.json; expected a Hugging Face checkpoint folder")
         return path
     if path.exists():
@@ -43,7 +46,8 @@ def resolve(name_or_path: str | Path) -> Path:
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or name.startswith("."):
         raise InputError(f"{path}: no such folder")
     try:
-        return Path(huggingface_hub.snapshot_download(name, allow_patterns=_PATTERNS + _TOKENIZER))
+        patterns = _PATTERNS + _TOKENIZER + (_MODULES if encoder else [])
+        return Path(huggingface_hub.snapshot_download(name, allow_patterns=patterns))
     except (HfHubHTTPError, OSError, ValueError) as error:
         why = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{name}: no such folder, and not to be had from the hub ({why})") from None
@@ -52,15 +56,7 @@ def resolve(name_or_path: str | Path) -> Path:
 def read_spec(folder: Path) -> ModelSpec:
     """The spec in a checkpoint folder's config.json. Raises InputError."""
     path = folder / "config.json"
-    if not path.is_file():
-        raise InputError(f"{folder}: no config.json; expected a Hugging Face checkpoint folder")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error})") from None
-    if not isinstance(config, dict):
-        raise InputError(f"{path}: expected a JSON object")
-    return ModelSpec.from_config(config, str(path))
+    return ModelSpec.from_config(read_json(path), str(path))
 
 
 def load_model(name_or_path: str | Path, mesh: Mesh, dtype: Any = jnp.float32) -> tuple[Model, Params]:
