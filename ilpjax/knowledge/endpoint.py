@@ -71,8 +71,8 @@ class Endpoint:
 
     Budgets hold for the life of this object. `requests`: what may be sent; what the SDK sends again after a 429, a 5xx,
     a time-out or a broken connection (`retries` times, with back-off) counts once. `money`: with `price_in` and
-    `price_out` per million tokens; a request is sent only when its longest possible answer can be paid for.
-    `spent` is this run's, `former` what the runs before it left in the cache.
+    `price_out` per million tokens; a request is sent only when its longest possible answer can be paid for; one that
+    failed is taken to have cost nothing. `spent` is this run's, `former` what the runs before it left in the cache.
 
     A request that fails for good is left without an answer, and `failure` says why; FAILURES of them in a row end the
     asking. Which questions the budgets reach for does not depend on the timing of the replies.

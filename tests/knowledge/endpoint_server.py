@@ -49,6 +49,6 @@ class Server:
         handler.send_header("Content-Type", "application/json")
         handler.send_header("Content-Length", str(len(body)))
         if isinstance(act, int):
-            handler.send_header("retry-after-ms", "1")
+            handler.send_header("Retry-After", "0.01")
         handler.end_headers()
         handler.wfile.write(body[: len(body) // 2] if act == "torn" else body)
