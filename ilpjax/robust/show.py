@@ -25,14 +25,12 @@ def plain(value: Any) -> Any:
 
 def robustness_text(told: Told) -> str:
     """Of what `summarise` found."""
-    shares = [[p["rule"], *_counted(p)] for p in told["prevalence"]]
     parts = [
         _groups(told["rows"], told["confidence"]),
         _agreement(told["agreement"]),
         _factors(told["variance"]["flagged"]),
-        _retest(told["retest"]["halves"]),
+        _protocols(told["prevalence"], told["retest"]["halves"]),
         *map(between_runs, told["retest"]["runs"]),
-        _table(("protocol", "n", "flagged", "share", "interval"), shares),
     ]
     return "\n\n".join(parts)
 
@@ -106,8 +104,9 @@ def _groups(rows: Told, confidence: float) -> str:
     }
     lines = [f"{_num(rows['n'])} rows under up to {rows['protocols']} protocols; {100 * confidence:g} % intervals"]
     for name, one in rows["groups"].items():
-        blind = f"; the options alone flag {_num(one['artefact'])} of them" if one["artefact"] else ""
-        lines.append(f"  {name:6s}{_num(one['n']):>7s}  {pct(one['share']):>7s} {_ends(one)}  {meant[name]}{blind}")
+        lines.append(f"  {name:6s}{_num(one['n']):>7s}  {pct(one['share']):>7s} {_ends(one)}  {meant[name]}")
+        if name != "never":
+            lines[-1] += f"; the run itself flags {_num(one['own'])} of them, the options alone {_num(one['artefact'])}"
     if rows["by_cause"]:
         cells = [[c["cause"], *(str(c[key]) for key in ("n", "core", "rim", "never"))] for c in rows["by_cause"]]
         lines += ["", _table(("cause", "n", "core", "rim", "never"), cells)]
@@ -148,14 +147,13 @@ def _factors(told: Told) -> str:
     return f"what moves the verdict: shares of the variance of `flagged`, {says}\n{_table(head, lines)}"
 
 
-def _retest(halves: list[Told]) -> str:
-    if not halves:
-        return "no protocol was drawn twice, so there is no test and retest"
-    lines = [
-        [h["protocol"], _num(h["n"]), pct(h["first"]), pct(h["second"]), dec(h["kappa"]), _ends(h, dec)] for h in halves
-    ]
-    head = ("protocol", "n", "first", "second", "kappa", "interval")
-    return f"test and retest on disjoint draws\n{_table(head, lines)}"
+def _protocols(shares: list[Told], halves: list[Told]) -> str:
+    """What each flags, and whether it flags the same again."""
+    again = {h["protocol"]: [_num(h["n"]), dec(h["kappa"]), _ends(h, dec)] for h in halves}
+    lines = [[p["rule"], *_counted(p), *again.get(p["rule"], ["", "", ""])] for p in shares]
+    head = ("protocol", "n", "flagged", "share", "interval", "n twice", "kappa", "interval")
+    says = "kappa: test and retest on disjoint draws" if halves else "none was drawn twice: no test and retest"
+    return f"what each protocol flags; {says}\n{_table(head, lines)}"
 
 
 def _counted(share: Told) -> list[str]:

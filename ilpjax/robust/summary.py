@@ -36,8 +36,9 @@ def tell(run: RunDir, others: Sequence[RunDir] = ()) -> str:
 def summarise(run: RunDir, others: Sequence[RunDir] = ()) -> dict[str, Any]:
     """The statistics of RUN/robustness.parquet, in plain JSON values: null where there is no number.
 
-    rows        {"n", "protocols", "groups": {"core", "rim", "never": {"n", "of", "share", "low", "high", "artefact"}},
-                "by_cause": [{"cause", "n", "core", "rim", "never"}]}: see `core_and_rim`; shares with Wilson intervals
+    rows        {"n", "protocols", "groups": {"core", "rim", "never": {"n", "of", "share", "low", "high", "own",
+                "artefact"}}, "by_cause": [{"cause", "n", "core", "rim", "never"}]}: see `core_and_rim`; own, artefact: how
+                many of them the run itself, the options alone flag; shares with Wilson intervals
     agreement   see `agreement`
     variance    {"p_pass", "flagged"}: see `variance`
     retest      {"halves": see `retest`, "runs": see `agreement_of_runs`; `others` are runs of other training seeds}
@@ -77,7 +78,7 @@ def _groups(rows: pd.DataFrame, run: RunDir, confidence: float) -> dict[str, Any
     for name in GROUPS:
         own = rows[rows["group"] == name]
         told = wilson(len(own), len(rows), confidence)
-        counted[name] = {"n": told["count"], "artefact": int(own["artefact"].sum())}
+        counted[name] = {"n": told["count"], "own": int(own["own"].sum()), "artefact": int(own["artefact"].sum())}
         counted[name] |= {key: told[key] for key in ("of", "share", "low", "high")}
     cause = read_table(run / "verdicts.parquet").set_index("row_id").get("cause", pd.Series(dtype=object))
     named = rows["row_id"].map(cause).replace("", np.nan)
