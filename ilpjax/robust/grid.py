@@ -27,10 +27,9 @@ Grid = dict[Planned, list[Protocol]]
 
 def check_run(run: RunDir, folder: Path) -> None:
     """Raises InputError for a run that cannot be judged again."""
-    lacking = [f"{name}.parquet" for name in NEEDS if not (run / f"{name}.parquet").is_file()]
-    lacking += [] if (folder / "config.json").is_file() else [f"a model in {folder}"]
-    if lacking:
-        raise InputError(f"run: {run.path} holds no {lacking[0]}; a finished run, its tuned model kept, would be right")
+    needs = [*(run / f"{name}.parquet" for name in NEEDS), folder / "config.json"]
+    if lacking := [path for path in needs if not path.is_file()]:
+        raise InputError(f"run: {lacking[0]} is not there; a finished run, its tuned model kept, would be right")
 
 
 def run_grid(run: RunDir, made: RunJob, folder: Path, job: RobustnessJob) -> bool:

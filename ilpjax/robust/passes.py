@@ -112,8 +112,8 @@ def table_of(run: RunDir, planned: Planned) -> Path:
 
 def _stage(planned: Planned, tuned: Tuned) -> tuple[str, list[Any], list[str]]:
     rows = fingerprint([astuple(row) for row in planned.rows])
-    seeds = [tuned.run.seed, tuned.job.seed]
-    inputs = [astuple(planned.one), planned.cfg, rows, tuned.stamp, tuned.run.data.template, seeds]
+    seed = tuned.run.seed if isinstance(planned.cfg, ScoreConfig) else tuned.job.seed
+    inputs = [astuple(planned.one), planned.cfg, rows, tuned.stamp, tuned.run.data.template, seed]
     return f"robustness_{planned.one.name}", inputs, [f"robustness/{planned.one.name}.parquet"]
 
 
