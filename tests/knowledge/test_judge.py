@@ -118,6 +118,7 @@ def test_one_order_unreadable_is_not_unanimous(server, judge):
 
     server.script = [said]
     assert judge()(disputes(1)) == [Ruling("a", "m", {"a": 2, "unreadable": 1}, 0.0, 8, True)]
+    assert judge(samples=2)(disputes(1)) == [Ruling("a", "m", {"a": 1, "unreadable": 1}, 0.0, 6, True)]
 
 
 @pytest.mark.parametrize("text", [A, f"```json\n{A}\n```", f"```\n{A}\n```", f"  {A}\n", '{"verdict":"A"}'])
@@ -155,6 +156,12 @@ def test_data_cannot_leave_its_fence(server, judge):
     own = re.search(r"lines that read (DATA \w{16})\.", prompt).group(1)
     assert own != mark and evil in prompt
     assert prompt.split(f"\n{own}\n")[1::2] == ["Where was person 0 born?", evil, "Birthplace of 0?", "Oslo"]
+
+
+def test_a_mark_that_stands_in_the_data_is_not_taken(monkeypatch):
+    marks = iter(["Rome", "Oslo", "free"])
+    monkeypatch.setattr("ilpjax.knowledge.judge._mark", lambda text: next(marks))
+    assert "lines that read free." in _prompt("judge", *disputes(1), False)
 
 
 @given(st.lists(st.text("DATA 0123456789abcdef\n{}", max_size=30), min_size=4, max_size=4))
@@ -210,9 +217,9 @@ def test_tokens_are_told_from_characters_without_usage(server, judge, capsys):
     sent = [len(s["messages"][0]["content"]) for s in server.seen]
     assert ruling.cost == pytest.approx(sum(-(-n // 4) + -(-len(A) // 4) for n in sent) / 1e6)
     assert "out (3 estimated from characters), cost" in capsys.readouterr().err
-    server.usage = {"prompt_tokens": -5, "completion_tokens": "many"}
-    judge()(disputes(1, answer_a="Bonn"))
-    assert "out (3 estimated from characters), cost" in capsys.readouterr().err
+    server.script, server.usage = [BOTH], {"prompt_tokens": -5, "completion_tokens": 7}
+    assert judge(price_in=1.0, price_out=1.0)(disputes(1, answer_a="Bonn"))[0].cost > 0
+    assert "out (3 estimated from characters), cost" in capsys.readouterr().err.split("runs before")[0]
 
 
 # Outages
@@ -243,9 +250,9 @@ def test_passing_trouble_is_ridden_out(server, judge, act):
 
 
 def test_one_refused_dispute_does_not_end_the_others(server, judge, capsys):
-    server.script = [lambda prompt: 400 if "person 1" in prompt else right("Rome")(prompt)]
-    found = judge(samples=2)(disputes(3))
-    assert [ruling and ruling.verdict for ruling in found] == ["a", None, "a"]
+    server.script = [lambda prompt: 400 if re.search("person [13]", prompt) else right("Rome")(prompt)]
+    found = judge(samples=2)(disputes(5))
+    assert [ruling and ruling.verdict for ruling in found] == ["a", None, "a", None, "a"], "never three in a row"
     assert "refused the request for m" in capsys.readouterr().err
 
 
