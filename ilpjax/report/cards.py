@@ -103,6 +103,7 @@ def _cards(rows: pd.DataFrame, tables: Tables, judged: Judged) -> Iterator[dict[
     items = tables.items.set_index("row_id")
     sources = tables.rows.set_index("row_id")["source"]
     visits = _visits(tables.dynamics)
+    robust = {} if tables.robust_rows is None else tables.robust_rows.set_index("row_id").to_dict("index")
     causes = {} if tables.diagnose is None else tables.diagnose.set_index("row_id").to_dict("index")
     notes = {row_id: own for row_id, own in tables.plumbing.groupby("row_id")[["problem", "detail"]]}
     for row in rows.to_dict("records"):
@@ -115,6 +116,7 @@ def _cards(rows: pd.DataFrame, tables: Tables, judged: Judged) -> Iterator[dict[
             "curve": visits(row_id),
             "options": [],
             "why": _why(causes[row_id]) if row_id in causes else None,
+            "robust": _robust(robust[row_id]) if row_id in robust else None,
         }
         if not row["no_verdict"]:
             at = int(row["at"])
@@ -140,6 +142,12 @@ def _why(found: dict[str, Any]) -> dict[str, Any]:
     posterior = {name: _round(found[f"posterior_{name}"]) for name in CLASSES}
     named = {"cause": found["cause"], "cascade": found["cascade"], "what_to_do": WHAT_TO_DO[found["cause"]]}
     return named | {"posterior": posterior, "evidence": evidence}
+
+
+def _robust(found: dict[str, Any]) -> dict[str, Any]:
+    """How many protocols flag the row: see `robust.core_and_rim`."""
+    numbers = {name: int(found[name]) for name in ("votes", "n")}
+    return numbers | {"group": found["group"], "artefact": bool(found["artefact"])}
 
 
 def _options(item: pd.Series, base: np.ndarray, tuned: np.ndarray, sources: pd.Series) -> dict[str, Any]:

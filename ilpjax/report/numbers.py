@@ -43,6 +43,7 @@ def summarise(title: str, tables: Tables, judged: Judged) -> dict[str, Any]:
     causes                {"of", "by_cause": [{"cause", "what_to_do", "cascade", n, of, share, low, high}]}, most first:
                           of the rows that were not learned (either mode) and have no plumbing problem; `cascade` counts
                           what the paper's sequence of tests names; or null where nothing was diagnosed
+    robust                what `robust.summarise` says, without the single pairs of protocols, or null
     training              {"first_loss", "last_loss", "steps", "visits"} or null
     confidence, protocol, orders, config, environment
     """
@@ -66,6 +67,7 @@ def summarise(title: str, tables: Tables, judged: Judged) -> dict[str, Any]:
         "option_order": _option_order(judged, level),
         "control": _control(judged, level),
         "causes": _causes(tables, level),
+        "robust": _robust(tables),
         "training": _training(tables),
         "confidence": level,
         "protocol": ", ".join(protocol) or None,
@@ -233,6 +235,13 @@ def _control(judged: Judged, level: float) -> dict[str, Any] | None:
         "learned_and_right": share(learned["control_accuracy"], level),
         "artefact": share(rows["artefact"], level) if "artefact" in rows else None,
     }
+
+
+def _robust(tables: Tables) -> dict[str, Any] | None:
+    if not tables.robust:
+        return None
+    agreement = {name: value for name, value in tables.robust["agreement"].items() if name != "pairs"}
+    return tables.robust | {"agreement": agreement}
 
 
 def _training(tables: Tables) -> dict[str, Any] | None:

@@ -240,6 +240,13 @@
       el("ul", { class: "notes" }, list.filter(Boolean).map((item) => el("li", {}, item)))];
   }
 
+  // How many of the protocols flag the row.
+  function robust(found) {
+    const { votes, n, group, artefact } = found.robust, means = { core: "robust core", rim: "fragile rim", never: "never flagged" };
+    const blind = artefact ? " The options alone, without the question, are flagged too." : "";
+    return [el("h3", {}, "The model or the test"), el("p", {}, `Flagged by ${votes} of ${n} protocols: ${means[group]}.${blind}`)];
+  }
+
   function card(at) {
     const line = lines[at], found = cards[at];
     const where = el("p", { class: "note" }, "Row ", el("bdi", {}, line[ID]), ", ", el("bdi", {}, line[SOURCE]));
@@ -251,6 +258,7 @@
         el("h3", {}, "Training curve"), curve(found.curve)),
       el("div", {}, notes.length ? [el("h3", {}, "Plumbing: rule this out first"), el("ul", { class: "notes" }, notes)] : null,
         found.why ? why(found) : null,
+        found.robust ? robust(found) : null,
         judged ? [el("h3", {}, "Options"), optionList(found), preferred(found)] : el("p", { class: "note" }, "This row could not be made a multiple-choice item, so it has no verdict."),
         judged ? [el("h3", {}, "Numbers"), facts(line, found)] : null));
   }

@@ -22,7 +22,7 @@ def render(numbers: dict[str, Any], tables: Tables, judged: Judged) -> str:
     css, js = _asset("page.css"), _asset("page.js")
     page = page_data(tables, judged)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    environment.filters |= {"pct": pct, "pc": _percent, "pc0": _whole_percent, "num": num, "dec": dec}
+    environment.filters |= {"pct": pct, "pc": _percent, "pc0": _whole_percent, "num": num, "dec": dec, "dec2": dec2}
     environment.filters |= {"words": words, "clip": lambda text, most: str(text)[:most]}
     return environment.from_string(_asset("page.html")).render(
         n=numbers,
@@ -36,6 +36,7 @@ def render(numbers: dict[str, Any], tables: Tables, judged: Judged) -> str:
         findings=findings(numbers),
         shown=_shown(page, numbers),
         plots=_plots(numbers, tables, judged),
+        protocols=_protocols(numbers),
         dataset_note=_dataset_note(numbers),
         length_note=_length_note(numbers),
         position_note=_position_note(numbers),
@@ -98,6 +99,10 @@ def num(n: float | None) -> str:
 
 def dec(x: float | None) -> str:
     return "–" if x is None else f"{x:.3f}".replace("-", "−")
+
+
+def dec2(x: float | None) -> str:
+    return "–" if x is None else f"{x:.2f}".replace("-", "−")
 
 
 def words(kind: str) -> str:
@@ -178,9 +183,23 @@ def _plots(n: dict[str, Any], tables: Tables, judged: Judged) -> dict[str, Any]:
         drawn["length"] = plots.by_group(n["by_length"], "response length", flat=False)
         drawn["position"] = plots.by_group(n["by_position"], "position in the training order", flat=False)
         drawn["scatter"], drawn["shift"] = plots.base_against_tuned(judged), plots.shift(judged)
+    if n["robust"]:
+        agreement = tables.robust["agreement"]
+        drawn["agreement"] = plots.agreement(agreement["protocols"], agreement["pairs"])
     if n["training"] and tables.train_log is not None:
         drawn["loss"] = plots.loss_curve(tables.train_log)
     return drawn
+
+
+def _protocols(n: dict[str, Any]) -> list[dict[str, Any]]:
+    """What every protocol flags, with its number in the picture (those that vote) and its test-retest kappa."""
+    if not n["robust"]:
+        return []
+    number = {name: at for at, name in enumerate(n["robust"]["agreement"]["protocols"], start=1)}
+    again = {half["protocol"]: half for half in n["robust"]["retest"]["halves"]}
+    return [
+        one | {"number": number.get(one["rule"]), "again": again.get(one["rule"])} for one in n["robust"]["prevalence"]
+    ]
 
 
 def _dataset_note(n: dict[str, Any]) -> str:

@@ -191,6 +191,29 @@ def loss_curve(log: pd.DataFrame) -> Picture:
     return draw(7.2, 2.6, "Training loss by optimizer step.", plot)
 
 
+def agreement(protocols: list[str], pairs: list[dict[str, Any]]) -> Picture:
+    """Kappa of every two protocols, numbered in the order of `protocols`; a pair without kappa stays empty."""
+    at = {name: n for n, name in enumerate(protocols)}
+    kappa = np.full((len(protocols), len(protocols)), np.nan)
+    for pair in pairs:
+        a, b = at[pair["a"]], at[pair["b"]]
+        kappa[a, b] = kappa[b, a] = np.nan if pair["kappa"] is None else pair["kappa"]
+
+    def plot(figure: Figure, ink: Ink) -> None:
+        axes = figure.subplots()
+        shades = LinearSegmentedColormap.from_list("kappa", [ink.unlearned, ink.paper, ink.tuned])
+        edges = np.arange(len(protocols) + 1) + 0.5
+        cells = axes.pcolormesh(edges, edges, kappa, cmap=shades, vmin=-1, vmax=1, rasterized=True)
+        axes.set(aspect="equal", xlabel="protocol", ylabel="protocol")
+        axes.invert_yaxis()
+        axes.tick_params(length=0)
+        scale = figure.colorbar(cells, ax=axes, label="kappa", fraction=0.04)
+        outline: Any = scale.outline
+        outline.set_visible(False)
+
+    return draw(4.4, 4.0, "Cohen's kappa of every two protocols, numbered as in the table of protocols.", plot)
+
+
 def _label(name: str) -> str:
     """Short, and without the control characters that XML cannot hold."""
     flat = "".join(c if c.isprintable() else " " for c in str(name))

@@ -34,6 +34,8 @@ NEEDS = {
     "detect_base": Need("detect", _VERDICTS, unique=True),
     "detect": Need("detect", _VERDICTS, unique=True),
 }
+_ROBUST = Need("robustness", ("row_id", "votes", "n", "share", "group", "own", "artefact"), unique=True)
+_STATISTICS = ("rows", "agreement", "variance", "retest", "prevalence", "confidence")  # of robustness.json
 _CAUSES = Need("run", ("row_id", "cause", "causes", "cascade", "posterior_abstain", "evidence"), unique=True)
 OPTIONAL = {
     "dynamics": Need("sft", ("row_id", "step", "epoch", "loss", "p_right", "tokens")),
@@ -53,6 +55,8 @@ class Tables:
     detect_base: pd.DataFrame
     detect: pd.DataFrame
     diagnose: pd.DataFrame | None  # None in a run directory that was not diagnosed
+    robust_rows: pd.DataFrame | None  # None where robustness did not run; with `robust` of the same job
+    robust: dict[str, Any]
     dynamics: pd.DataFrame | None
     train_log: pd.DataFrame | None
     config: dict[str, Any]
@@ -82,6 +86,7 @@ def load_tables(run: RunDir) -> Tables:
         tables[name] = _read(path, need) if path.is_file() and not config.get("tuned") else None
     path = run / "diagnose.parquet"
     tables["diagnose"] = _read(path, _CAUSES) if path.is_file() else None
+    tables["robust_rows"], tables["robust"] = _robust(run, tables["rows"]["row_id"])
     environment = _mapping(run / "environment.json", json.loads, "JSON")
     settings = DetectConfig.make(config.get("detect") or {}, f"{run / 'config.yaml'}: detect.")
     return Tables(**tables, config=config, environment=environment, settings=settings)
@@ -114,6 +119,19 @@ def _same_rows(run: RunDir, tables: dict[str, pd.DataFrame]) -> None:
             raise InputError(
                 f"{path}: lacks {int(lost.sum())} rows of detect.parquet (first: {row_id!r}); run {job} again"
             )
+
+
+def _robust(run: RunDir, row_ids: pd.Series) -> tuple[pd.DataFrame | None, dict[str, Any]]:
+    """robust_rows.parquet and what robustness.json says of it."""
+    path = run / "robust_rows.parquet"
+    if not path.is_file():
+        return None, {}
+    rows, told = _read(path, _ROBUST), _mapping(run / "robustness.json", json.loads, "JSON")
+    if lacking := [name for name in _STATISTICS if name not in told]:
+        raise InputError(f"{run / 'robustness.json'}: no key {lacking[0]}; run robustness again")
+    if not rows["row_id"].isin(row_ids).all():
+        raise InputError(f"{path}: holds rows that are not in rows.parquet; run robustness again")
+    return rows, {name: told[name] for name in _STATISTICS}
 
 
 def _mapping(path: Path, parse: Callable[[str], Any], kind: str) -> dict[str, Any]:

@@ -20,6 +20,7 @@ def agreement(found: Votes, weights: Weights, confidence: float = 0.95) -> dict[
     """pairs: a line for every two protocols {a, b, n (rows that both judge), jaccard, kappa, each with _low, _high, p,
     p_holm}; kappa is null where a protocol flags all or none of them, Jaccard where neither flags any. p: that kappa
     is 0 (asymptotic, of rows taken as independent), Holm over all pairs. Intervals: percentiles over `weights`.
+    n, protocols: rows, and the names of the protocols; constant: those that flag all or none.
     kappa_mean, jaccard_mean: over the pairs. fleiss: over all protocols, of the rows that every one judges."""
     first, second = np.triu_indices(found.flagged.shape[1])
     other = first != second
@@ -39,7 +40,7 @@ def agreement(found: Votes, weights: Weights, confidence: float = 0.95) -> dict[
     }
     return {
         "n": len(found.flagged),
-        "protocols": len(found.protocols),
+        "protocols": list(found.protocols.index),
         "constant": [
             name for name, flags in zip(found.protocols.index, found.flagged.T, strict=True) if _constant(flags)
         ],

@@ -128,9 +128,8 @@ def _agreement(told: Told) -> str:
 
 
 def _factors(told: Told) -> str:
-    moves = lambda factor: sum(factor[key]["share"] or 0 for key in ("all_rows", "by_row"))
     lines = []
-    for factor in sorted(told["factors"], key=moves, reverse=True):
+    for factor in told["factors"]:
         change, flips = factor["change"], factor["flips"]
         span = (
             "-"

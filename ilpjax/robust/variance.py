@@ -28,8 +28,8 @@ def variance(found: Votes, measure: str, weights: Weights, confidence: float = 0
     largest difference of means between two of the factor's levels, the others and the row held fixed: {"lowest",
     "highest", "mean", "low", "high"}. flips: of two protocols that differ in this factor alone, the share of rows whose
     verdict differs, over all such pairs (null where there are none). p: that no level of the factor shifts the mean
-    (Wald, covariance from the resamples, df = levels - 1), Holm over factors. Shares of a factor that the design cannot
-    tell from others are null. `n` counts rows that at least one protocol judges.
+    (Wald, covariance from the resamples, df = levels - 1), Holm over factors. The factor that moves most comes first;
+    what the design cannot tell from other factors is null. `n` counts rows that at least one protocol judges.
 
     all_rows: variance of least-squares level effects, rows absorbed, levels weighing alike. The others: moment
     estimates from the covariances of the protocols (MINQUE(0), Rao 1971; on a balanced full product the same as
@@ -53,6 +53,8 @@ def variance(found: Votes, measure: str, weights: Weights, confidence: float = 0
         factors.append(
             {"factor": name, "levels": levels, "df": levels - 1} | told_apart | {"flips": design.flips(k, *flips)}
         )
+    moves = lambda factor: sum(np.nan_to_num(factor[part]["share"] or 0) for part in ("all_rows", "by_row"))
+    factors.sort(key=moves, reverse=True)
     for factor, p in zip(factors, holm(pd.Series([f["p"] for f in factors], dtype=float)), strict=True):
         factor["p_holm"] = p
     whole = {"measure": measure, "n": int(np.isfinite(values).any(axis=1).sum()), "protocols": len(found.protocols)}

@@ -1,16 +1,18 @@
 """A plausible run directory, made of nothing: rows with hostile texts, scores drawn from a seed, real verdicts."""
 
 import json
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import yaml
 
+from ilpjax import robust
 from ilpjax.config import DetectConfig
 from ilpjax.detect import detect
 from ilpjax.diagnose import CLASSES
-from ilpjax.rundir import RunDir, write_json, write_table, write_text
+from ilpjax.rundir import RunDir, read_table, write_json, write_table, write_text
 
 NASTY = [
     "<script>alert(1)</script>",
@@ -24,6 +26,7 @@ NASTY = [
     "x" * 20_000 + " what is the last letter?",
 ]
 DATASETS = ["arc<b>easy</b>", "medmcqa", "people/世界", "$dolly$"]
+CONTROL = ("control", "t1", "train")
 TOPICS = ["river", "planet", "enzyme", "treaty", "painter", "metal", "capital", "theorem"]
 
 
@@ -53,6 +56,27 @@ def make_run(path: Path, rows: int = 300, *, orders: int = 2, trained: bool = Tr
         loss = 3.2 * np.exp(-steps / 30) + 0.4 + rng.normal(0, 0.08, len(steps))
         write_table(run / "train_log.parquet", pd.DataFrame({"step": steps, "loss": loss, "lr": 1e-4}))
     return run
+
+
+def add_grid(run: RunDir, seed: int = 0) -> None:
+    """Two out of three judged rows under eight protocols and a control; disjoint halves of all but the greedy ones."""
+    rng, rows, verdicts = (
+        np.random.default_rng(seed),
+        read_table(run / "rows.parquet"),
+        read_table(run / "detect.parquet"),
+    )
+    write_table(run / "verdicts.parquet", rows.merge(verdicts, "left", "row_id").assign(cause=""))
+    ids, p = verdicts["row_id"][verdicts.index % 3 > 0], verdicts["pass_at_n"][verdicts.index % 3 > 0].to_numpy()
+    own = {"scoring": "letter", "decoding": "t1", "order": "own", "source": "own", "count": "all", "wording": "train"}
+    parts = []
+    for scoring, decoding, wording in [*product(("letter", "cloze<b>"), ("t1", "greedy"), ("train", "w1")), CONTROL]:
+        one = own | {"scoring": scoring, "decoding": decoding, "wording": wording, "dtype": "float32"}
+        for half in (0,) if decoding == "greedy" else (0, 1, 2):
+            drawn = np.clip(p + rng.normal(0, 0.15, len(p)), 0, 1)
+            told = {"protocol": "/".join(one.values()), **one, "half": half, "n": 5, "p_pass": drawn}
+            parts.append(pd.DataFrame({"row_id": ids, **told, "flagged": drawn < 0.2}))
+    write_table(run / "robustness.parquet", pd.concat(parts))
+    robust.tell(run)
 
 
 def _row(i: int) -> dict:

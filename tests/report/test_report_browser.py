@@ -6,7 +6,7 @@ import shutil
 import time
 
 import pytest
-from fake_run import NASTY, make_run
+from fake_run import NASTY, add_grid, make_run
 
 from ilpjax.report import write_report
 from ilpjax.rundir import read_table
@@ -43,6 +43,7 @@ def browser(tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     run = make_run(tmp_path_factory.mktemp("run"))
+    add_grid(run)
     write_report(run, "Title <script>alert(0)</script> & {{7*7}}")
     return run
 
@@ -80,6 +81,20 @@ def open_card(page, row_id):
     row = next(line for line in lines(page) if line.get_attribute("data-row") == row_id)
     row.find_element(By.CSS_SELECTOR, ".opener").click()
     return page.find_element(By.CSS_SELECTOR, ".card")
+
+
+def test_card_says_how_many_protocols_flag_the_row(page, run):
+    rows = read_table(run / "robust_rows.parquet").set_index("row_id")
+    means = {"core": "robust core", "rim": "fragile rim", "never": "never flagged"}
+    for group, words in means.items():
+        row_id = rows.index[(rows["group"] == group) & rows.index.str.startswith("r")][0]
+        text = open_card(page, row_id).text
+        assert f"Flagged by {rows.loc[row_id, 'votes']} of 8 protocols: {words}." in text
+        assert ("The options alone, without the question, are flagged too." in text) == rows.loc[row_id, "artefact"]
+        page.find_element(By.CSS_SELECTOR, ".opener").click()
+    ids = set(read_table(run / "rows.parquet")["row_id"]) - set(rows.index)
+    row_id = min(one for one in ids if one.startswith("r"))
+    assert "protocols" not in open_card(page, row_id).text
 
 
 def test_title_and_answer_are_text(page, run):

@@ -34,7 +34,7 @@ def test_two_protocols_by_hand():
     assert pair["kappa"] == pytest.approx((0.7 - chance) / (1 - chance))
     assert pair["kappa_low"] < pair["kappa"] < pair["kappa_high"] and pair["p_holm"] == pair["p"]
     assert told["kappa_mean"]["value"] == pair["kappa"] and told["kappa_mean"]["pairs"] == 1
-    assert (told["n"], told["protocols"], told["constant"]) == (10, 2, [])
+    assert (told["n"], told["protocols"], told["constant"]) == (10, NAMES, [])
 
 
 def test_a_protocol_that_flags_none_has_no_kappa_and_is_named():

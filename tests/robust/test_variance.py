@@ -35,6 +35,7 @@ def test_known_components_are_recovered():
         assert found[name]["share"] == pytest.approx(part / total, abs=0.02), name
         assert found[name]["low"] <= found[name]["share"] <= found[name]["high"]
     assert told["total"] == pytest.approx(total, rel=0.05) and (told["n"], told["protocols"]) == (3000, 12)
+    assert [one["factor"] for one in told["factors"]] == ["wording", "scoring"]  # what moves most comes first
     change = factor(told, "scoring")["change"]
     assert (change["lowest"], change["highest"]) == ("letter", "cloze-token")
     assert change["mean"] == pytest.approx(0.6, abs=0.03) and change["low"] < change["mean"] < change["high"]
