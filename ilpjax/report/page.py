@@ -41,6 +41,7 @@ def render(numbers: dict[str, Any], tables: Tables, judged: Judged) -> str:
         length_note=_length_note(numbers),
         position_note=_position_note(numbers),
         untrained=tables.untrained,
+        outdated=tables.outdated,
         facts=_facts(numbers, tables),
         config_text=yaml.safe_dump(tables.config, sort_keys=False, allow_unicode=True) if tables.config else "",
         environment_text=yaml.safe_dump(tables.environment, sort_keys=False) if tables.environment else "",

@@ -55,8 +55,9 @@ class Tables:
     detect_base: pd.DataFrame
     detect: pd.DataFrame
     diagnose: pd.DataFrame | None  # None in a run directory that was not diagnosed
-    robust_rows: pd.DataFrame | None  # None where robustness did not run; with `robust` of the same job
+    robust_rows: pd.DataFrame | None  # None where robustness did not run on these verdicts; with `robust` of that job
     robust: dict[str, Any]
+    outdated: str  # why there are none although robustness did run, in words; else empty
     dynamics: pd.DataFrame | None
     train_log: pd.DataFrame | None
     config: dict[str, Any]
@@ -86,7 +87,7 @@ def load_tables(run: RunDir) -> Tables:
         tables[name] = _read(path, need) if path.is_file() and not config.get("tuned") else None
     path = run / "diagnose.parquet"
     tables["diagnose"] = _read(path, _CAUSES) if path.is_file() else None
-    tables["robust_rows"], tables["robust"] = _robust(run, tables["rows"]["row_id"])
+    tables |= _robust(run, tables["detect"])
     environment = _mapping(run / "environment.json", json.loads, "JSON")
     settings = DetectConfig.make(config.get("detect") or {}, f"{run / 'config.yaml'}: detect.")
     return Tables(**tables, config=config, environment=environment, settings=settings)
@@ -121,17 +122,19 @@ def _same_rows(run: RunDir, tables: dict[str, pd.DataFrame]) -> None:
             )
 
 
-def _robust(run: RunDir, row_ids: pd.Series) -> tuple[pd.DataFrame | None, dict[str, Any]]:
-    """robust_rows.parquet and what robustness.json says of it."""
+def _robust(run: RunDir, verdicts: pd.DataFrame) -> dict[str, Any]:
+    """robust_rows.parquet and what robustness.json says of it, unless they are of verdicts that are there no more."""
     path = run / "robust_rows.parquet"
+    none: dict[str, Any] = {"robust_rows": None, "robust": {}}
     if not path.is_file():
-        return None, {}
+        return none | {"outdated": ""}
     rows, told = _read(path, _ROBUST), _mapping(run / "robustness.json", json.loads, "JSON")
     if lacking := [name for name in _STATISTICS if name not in told]:
         raise InputError(f"{run / 'robustness.json'}: no key {lacking[0]}; run robustness again")
-    if not rows["row_id"].isin(row_ids).all():
-        raise InputError(f"{path}: holds rows that are not in rows.parquet; run robustness again")
-    return rows, {name: told[name] for name in _STATISTICS}
+    now = rows["row_id"].map(verdicts.set_index("row_id")["unlearned"].astype(bool))
+    if not (now == rows["own"]).all():
+        return none | {"outdated": "robust_rows.parquet tells of other verdicts than these; run robustness again."}
+    return {"robust_rows": rows, "robust": {name: told[name] for name in _STATISTICS}, "outdated": ""}
 
 
 def _mapping(path: Path, parse: Callable[[str], Any], kind: str) -> dict[str, Any]:

@@ -86,7 +86,7 @@ def test_one_protocol_and_no_draws(tmp_path):
     assert "under 1 protocol:" in (run / "report.html").read_text()
 
 
-def test_tables_of_other_rows_or_without_statistics_are_refused(tmp_path):
+def test_tables_without_their_columns_or_statistics_are_refused(tmp_path):
     run = make_run(tmp_path, rows=40)
     add_grid(run)
     rows, told = read_table(run / "robust_rows.parquet"), json.loads((run / "robustness.json").read_text())
@@ -94,10 +94,22 @@ def test_tables_of_other_rows_or_without_statistics_are_refused(tmp_path):
     with pytest.raises(InputError, match="robustness.json: no key rows; run robustness again"):
         write_report(run, "x")
     write_json(run / "robustness.json", told)
-    write_table(run / "robust_rows.parquet", rows.assign(row_id="other" + rows["row_id"]))
-    with pytest.raises(InputError, match="robust_rows.parquet: holds rows that are not in rows.parquet"):
-        write_report(run, "x")
     write_table(run / "robust_rows.parquet", rows.drop(columns="votes"))
     with pytest.raises(InputError, match="robust_rows.parquet: no column votes; run robustness again"):
         write_report(run, "x")
     assert not (run / "report.html").exists()
+
+
+@pytest.mark.parametrize("other", [{"row_id": "r9999"}, {"own": True}])
+def test_a_grid_of_other_verdicts_is_not_shown_and_it_is_said(tmp_path, other):
+    run = make_run(tmp_path, rows=40)
+    add_grid(run)
+    rows = read_table(run / "robust_rows.parquet")
+    at = rows.index[~rows["own"]][0]
+    write_table(
+        run / "robust_rows.parquet", rows.assign(**{k: rows[k].where(rows.index != at, v) for k, v in other.items()})
+    )
+    write_report(run, "Old")
+    html = (run / "report.html").read_text()
+    assert "tells of other verdicts than these; run robustness again" in html and "the model or the test" not in html
+    assert json.loads((run / "report.json").read_text())["robust"] is None
