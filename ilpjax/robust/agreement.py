@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
-from statsmodels.stats.inter_rater import aggregate_raters, cohens_kappa, fleiss_kappa
+from scipy import stats
+from statsmodels.stats.inter_rater import aggregate_raters, fleiss_kappa
 from statsmodels.stats.multitest import multipletests
 
 from ilpjax.robust.votes import CONTROL, PairSums, Votes, Weights, interval, pair_sums, votes
@@ -32,7 +33,7 @@ def agreement(found: Votes, weights: Weights, confidence: float = 0.95) -> dict[
         table[name] = value[0]
         ends = np.where(np.isfinite(value[0]), interval(resampled, confidence), np.nan)
         table[f"{name}_low"], table[f"{name}_high"] = ends
-    table["p"] = [_p_of_none(n, left, right, both) for n, left, right, both in _counts(sums)]
+    table["p"] = p_of_no_agreement(sums)[0]
     table = table[other].reset_index(drop=True)
     table["p_holm"] = holm(table["p"])
     means = {
@@ -58,6 +59,17 @@ def kappa(sums: PairSums) -> Float[np.ndarray, "resample pair"]:
         value = (1 - left - right + 2 * sums.both / sums.n - chance) / (1 - chance)
     varied = (sums.left > 0) & (sums.left < sums.n) & (sums.right > 0) & (sums.right < sums.n)
     return np.where(varied, value, np.nan)
+
+
+def p_of_no_agreement(sums: PairSums) -> Float[np.ndarray, "resample pair"]:
+    """Two-sided p that kappa is 0, by its asymptotic variance when it is (Fleiss, Cohen and Everitt 1969); NaN where
+    there is no kappa."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        left, right = sums.left / sums.n, sums.right / sums.n
+        chance = left * right + (1 - left) * (1 - right)
+        term = left * right * (left + right) + (1 - left) * (1 - right) * (2 - left - right)
+        error = np.sqrt((chance + chance**2 - term) / sums.n) / (1 - chance)
+        return 2 * stats.norm.sf(np.abs(kappa(sums)) / error)
 
 
 def jaccard(sums: PairSums) -> Float[np.ndarray, "resample pair"]:
@@ -93,16 +105,6 @@ def core_and_rim(grid: pd.DataFrame, own: pd.Series) -> pd.DataFrame:
     blind = controls["flagged"].astype(float).groupby(controls["row_id"]).mean()
     table["artefact"] = some & (table["row_id"].map(blind) > 0.5)
     return table
-
-
-def _counts(sums: PairSums) -> np.ndarray:
-    return np.stack([sums.n[0], sums.left[0], sums.right[0], sums.both[0]], axis=1).round().astype(int)
-
-
-def _p_of_none(n: int, left: int, right: int, both: int) -> float:
-    if not (0 < left < n and 0 < right < n):
-        return np.nan
-    return float(cohens_kappa([[both, left - both], [right - both, n - left - right + both]]).pvalue_two_sided)
 
 
 def _constant(flags: np.ndarray) -> bool:

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.metrics import cohen_kappa_score, jaccard_score
-from statsmodels.stats.inter_rater import aggregate_raters, fleiss_kappa
+from statsmodels.stats.inter_rater import aggregate_raters, cohens_kappa, fleiss_kappa
 
 from ilpjax.errors import InputError
 from ilpjax.robust import agreement, core_and_rim, votes
-from ilpjax.robust.agreement import holm, jaccard, kappa
+from ilpjax.robust.agreement import holm, jaccard, kappa, p_of_no_agreement
 from ilpjax.robust.votes import check_lines, cluster_weights, clusters, interval, pair_sums
 
 TWO = protocols({"wording": ("train", "w1")})
@@ -58,14 +58,16 @@ def test_rows_that_one_protocol_did_not_judge_do_not_count():
 
 
 @given(arrays(np.int64, st.tuples(st.integers(2, 30), st.integers(2, 5)), elements=st.integers(0, 1)))
-def test_the_sums_give_what_sklearn_gives(flagged):
+def test_the_sums_give_what_sklearn_and_statsmodels_give(flagged):
     sums = pair_sums(flagged.astype(float), np.ones((1, len(flagged))))
     for at, (a, b) in enumerate(zip(*np.triu_indices(flagged.shape[1]), strict=True)):
         left, right = flagged[:, a], flagged[:, b]
         if len(np.unique(left)) == 2 and len(np.unique(right)) == 2:
             assert kappa(sums)[0, at] == pytest.approx(cohen_kappa_score(left, right))
+            expected = cohens_kappa(pd.crosstab(left, right).to_numpy()).pvalue_two_sided
+            assert p_of_no_agreement(sums)[0, at] == pytest.approx(expected, abs=1e-12)
         else:
-            assert np.isnan(kappa(sums)[0, at])
+            assert np.isnan([kappa(sums)[0, at], p_of_no_agreement(sums)[0, at]]).all()
         if left.any() or right.any():
             assert jaccard(sums)[0, at] == pytest.approx(jaccard_score(left, right))
 
