@@ -260,7 +260,9 @@ class RobustnessJob(Config):
         ["train", "w1", "w2", "w3"], description="train: the prompt as it was trained on; w1 to w3: paraphrases"
     )
     dtypes: list[Literal["float32", "bfloat16"]] = Field(["float32", "bfloat16"], description="compute dtype")
-    probes: str | None = Field(None, description='the paraphrases, {"row_id","question"} lines; else frames are used')
+    probes: str | None = Field(
+        None, description='w1 to w3, {"row_id","question"} lines; none: the file the run was diagnosed with, or frames'
+    )
     permutations: int = Field(4, ge=2, description="letter: option orders, where the run itself has not several")
     samples: int = Field(10, ge=2, description="free-form: answers drawn a row")
     new_tokens: int = Field(32, ge=1, description="free-form: longest answer, tokens")

@@ -38,7 +38,7 @@ def run_grid(run: RunDir, made: RunJob, folder: Path, job: RobustnessJob) -> boo
     `made`: the run's job; `folder`: its tuned model. Prints what it will cost before it starts, and with job.dry stops
     there: False. A pass that is there already is not run again. Raises InputError for wrong probes.
     """
-    probes = diagnose.read_probes(Path(job.probes)) if job.probes else {}
+    probes = _probes(made, job)
     own = own_protocol(made, run_dtype(run, made))
     items = judged(run, job.limit)
     tuned = Tuned(folder, made, job)
@@ -60,6 +60,14 @@ def run_grid(run: RunDir, made: RunJob, folder: Path, job: RobustnessJob) -> boo
     run.stage("robustness", inputs, ["robustness.parquet"], table)
     _write_json(run, grid, own, seconds)
     return True
+
+
+def _probes(made: RunJob, job: RobustnessJob) -> dict[str, list[str]]:
+    file = job.probes or made.diagnose.probes
+    if file and not job.probes and not Path(file).is_file():
+        _say(f"{file}: the run's paraphrases are gone; frames around the question are used")
+        file = None
+    return diagnose.read_probes(Path(file)) if file else {}
 
 
 def run_dtype(run: RunDir, made: RunJob) -> str:
@@ -170,8 +178,9 @@ def _write_json(run: RunDir, grid: Grid, own: Protocol, seconds: dict[Planned, f
     told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     before = {one["name"]: one["seconds"] for one in told.get("cost", {}).get("passes", [])}
     table = read_table(run / "robustness.parquet")
-    shares = table[table["half"] == 0].groupby("protocol")["flagged"].agg(["size", "mean"])
-    lines = lambda name: {"rows": int(shares["size"][name]), "flagged": float(shares["mean"][name])}
+    means = table[table["half"] == 0].groupby("protocol")[["flagged", "p_pass"]].mean()
+    sizes = table[table["half"] == 0].groupby("protocol").size()
+    lines = lambda name: {"rows": int(sizes[name]), **{key: float(means[key][name]) for key in means}}
     told["own"] = own.name
     told["protocols"] = [
         {"name": protocol.name, **asdict(protocol), "pass": planned.one.name, **lines(protocol.name)}

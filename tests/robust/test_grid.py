@@ -17,9 +17,9 @@ from ilpjax.scoring import run_sample
 
 SFT = {"epochs": 1, "seq_len": 64, "batch": 8, "lr": 1e-3, "remat": False}
 LONE = {"id": "lone", "dataset": "other", "prompt": "Say it.", "response": "A word nobody else says."}
-LESS = {"decodings": ["greedy", "t0.3", "t1", "top_p"], "wordings": ["train", "w1"], "samples": 4, "new_tokens": 3}
+LESS = {"decodings": ["greedy", "t1"], "wordings": ["train", "w1"], "samples": 4, "new_tokens": 3}
 LESS["scorings"] = ["letter", "letter-debiased", "cloze-raw", "cloze-pmi", "control", "free-em", "free-choice"]
-PASSES = 5 + 4  # the run's own, letter, random, w1, bfloat16; and free-form under each decoding
+PASSES = 5 + 2  # the run's own, letter, random, w1, bfloat16; and free-form under each decoding
 
 
 @pytest.fixture(scope="session")
@@ -78,6 +78,29 @@ def test_every_judged_row_has_a_line_a_protocol_and_the_runs_own_is_detects(judg
     assert (table["protocol"] == table[list(FACTORS)].agg("/".join, axis=1)).all()
 
 
+def test_a_run_judged_by_letter_in_two_orders_is_the_pass_of_every_letter_protocol(made, tmp_path, monkeypatch, capsys):
+    keys = {"base": str(made / "tuned"), "tuned": str(made / "tuned"), "rows": str(made / "rows.parquet")}
+    score = {"protocol": "letter", "orders": 2, "control": False}
+    study = run(RunJob.make({**keys, "out": str(tmp_path / "r"), "score": score}))
+    asked = {
+        "scorings": ["letter", "cloze-pmi", "control"],
+        "decodings": ["t1"],
+        "sources": ["own"],
+        "wordings": ["train"],
+    }
+    assert again(tmp_path / "r", monkeypatch, **asked, dtypes=["float32"]) == ["cloze-own-train-float32"]
+    assert "control/t1/permuted/own/all/train/float32: left out, the run has no control" in capsys.readouterr().out
+    table = table_of(tmp_path / "r")
+    own = table[(table["protocol"] == "letter/t1/permuted/own/all/train/float32") & (table["half"] == 0)]
+    both = own.merge(study.rows, on="row_id")
+    assert both["p_pass"].to_numpy() == pytest.approx(both["pass_at_n"].to_numpy())
+    assert (both["flagged"] == both["unlearned"]).all()
+    halves = table[(table["protocol"] == own["protocol"].iloc[0]) & (table["half"] > 0)]
+    # Five runs take the first order three times, the second twice.
+    mean = halves.pivot(index="row_id", columns="half", values="p_pass") @ np.array([3, 2]) / 5
+    assert own.set_index("row_id")["p_pass"].to_dict() == pytest.approx(mean.to_dict())
+
+
 def test_halves_are_there_where_there_is_chance(judged):
     table = table_of(judged)
     halves = table.groupby("protocol")["half"].agg(set)
@@ -85,7 +108,7 @@ def test_halves_are_there_where_there_is_chance(judged):
     assert all(halves[name] == {0} for name in table.loc[sure, "protocol"].unique())
     assert all(halves[name] == {0, 1, 2} for name in table.loc[~sure, "protocol"].unique())
     letter = table[(table["order"] == "permuted") & (table["half"] > 0)]
-    assert (letter["n"] == 2).all() and table.loc[table["scoring"] == "free-em", "n"].isin((1, 2, 4)).all()
+    assert (letter["n"] == 2).all() and table.loc[table["scoring"] == "free-em", "n"].isin((2, 4)).all()
     assert table.loc[table["decoding"] == "greedy", "flagged_corrected"].isna().all()
 
 
