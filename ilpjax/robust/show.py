@@ -107,6 +107,11 @@ def _groups(rows: Told, confidence: float) -> str:
         lines.append(f"  {name:6s}{_num(one['n']):>7s}  {pct(one['share']):>7s} {_ends(one)}  {meant[name]}")
         if name != "never":
             lines[-1] += f"; the run itself flags {_num(one['own'])} of them, the options alone {_num(one['artefact'])}"
+    own, others = (rows["mean_share"][name] for name in ("own", "others"))
+    lines.append(
+        f"  on average {pct(own['mean'])} of the protocols flag a row that the run flags (n = {_num(own['n'])}),"
+        f" {pct(others['mean'])} one that it does not (n = {_num(others['n'])})"
+    )
     if rows["by_cause"]:
         cells = [[c["cause"], *(str(c[key]) for key in ("n", "core", "rim", "never"))] for c in rows["by_cause"]]
         lines += ["", _table(("cause", "n", "core", "rim", "never"), cells)]

@@ -36,8 +36,10 @@ def summarise(run: RunDir, others: Sequence[RunDir] = ()) -> dict[str, Any]:
     """The statistics of RUN/robustness.parquet, in plain JSON values: null where there is no number.
 
     rows        {"n", "protocols", "groups": {"core", "rim", "never": {"n", "of", "share", "low", "high", "own",
-                "artefact"}}, "by_cause": [{"cause", "n", "core", "rim", "never"}]}: see `core_and_rim`; own and
-                artefact: how many of them the run itself and the options alone flag; shares with Wilson intervals
+                "artefact"}}, "by_cause": [{"cause", "n", "core", "rim", "never"}], "mean_share"}: see `core_and_rim`; own and
+                artefact: how many of them the run itself and the options alone flag; shares with Wilson intervals;
+                mean_share: {"own", "others": {"n", "mean"}}, of the protocols that flag a row that the run flags, and
+                one that it does not
     agreement   see `agreement`
     variance    {"p_pass", "flagged"}: see `variance`
     retest      {"halves": see `retest`, "runs": see `agreement_of_runs`; `others` are runs of other training seeds}
@@ -76,11 +78,13 @@ def _groups(rows: pd.DataFrame, run: RunDir, confidence: float) -> dict[str, Any
     counted = {}
     for name in GROUPS:
         own = rows[rows["group"] == name]
-        told = wilson(len(own), len(rows), confidence)
-        counted[name] = {"n": told["count"], "own": int(own["own"].sum()), "artefact": int(own["artefact"].sum())}
-        counted[name] |= {key: told[key] for key in ("of", "share", "low", "high")}
+        share = wilson(len(own), len(rows), confidence)
+        counted[name] = {"n": share["count"], "own": int(own["own"].sum()), "artefact": int(own["artefact"].sum())}
+        counted[name] |= {key: share[key] for key in ("of", "share", "low", "high")}
     cause = read_table(run / "verdicts.parquet").set_index("row_id").get("cause", pd.Series(dtype=object))
     named = rows["row_id"].map(cause)
     table = pd.crosstab(named[named != ""], rows["group"]).reindex(columns=GROUPS, fill_value=0)
     by_cause = [{"cause": name, "n": int(line.sum())} | line.to_dict() for name, line in table.iterrows()]
-    return {"n": len(rows), "protocols": int(rows["n"].max()), "groups": counted, "by_cause": by_cause}
+    parts = {"own": rows.loc[rows["own"], "share"], "others": rows.loc[~rows["own"], "share"]}
+    told = {"n": len(rows), "protocols": int(rows["n"].max()), "groups": counted, "by_cause": by_cause}
+    return told | {"mean_share": {name: {"n": len(part), "mean": part.mean()} for name, part in parts.items()}}

@@ -34,6 +34,8 @@ def test_rows_and_keys_are_written_and_the_grids_own_stay(run):
         own = rows[rows["group"] == name]
         assert (group["n"], group["of"]) == (len(own), 80)
         assert (group["own"], group["artefact"]) == (own["own"].sum(), own["artefact"].sum())
+    own = told["rows"]["mean_share"]["own"]
+    assert own["n"] == rows["own"].sum() and own["mean"] == pytest.approx(rows[rows["own"]]["share"].mean(), rel=1e-4)
     assert told["confidence"] == 0.9 and "90 % intervals" in text
     assert len(told["agreement"]["pairs"]) == 66 and len(told["retest"]["halves"]) == 12
     named = {one["rule"]: one for one in told["prevalence"]}
