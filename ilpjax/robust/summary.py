@@ -35,9 +35,10 @@ def tell(run: RunDir, others: Sequence[RunDir] = ()) -> str:
 def summarise(run: RunDir, others: Sequence[RunDir] = ()) -> dict[str, Any]:
     """The statistics of RUN/robustness.parquet, in plain JSON values: null where there is no number.
 
-    rows        {"n", "protocols", "groups": {"core", "rim", "never": {"n", "of", "share", "low", "high", "own",
-                "artefact"}}, "by_cause": [{"cause", "n", "core", "rim", "never"}], "mean_share"}: see `core_and_rim`; own and
-                artefact: how many of them the run itself and the options alone flag; shares with Wilson intervals;
+    rows        {"n", "protocols", "groups", "by_cause", "mean_share"}, see `core_and_rim`:
+                groups: {"core", "rim", "never": {"n", "of", "share", "low", "high" (Wilson), "own", "artefact"}}; own
+                and artefact: how many of them the run itself and the options alone flag
+                by_cause: [{"cause", "n", "core", "rim", "never"}]
                 mean_share: {"own", "others": {"n", "mean"}}, of the protocols that flag a row that the run flags, and
                 one that it does not
     agreement   see `agreement`

@@ -52,10 +52,10 @@ def test_a_factor_that_moves_nothing_is_seldom_significant():
 
 
 def test_balanced_table_gives_the_components_of_anova():
-    y = draw(60, DESIGNS, all_rows={"scoring": SCORING}, by_row={"wording": 0.8, "scoring": 0.5})
+    y = draw(24, DESIGNS, all_rows={"scoring": SCORING}, by_row={"wording": 0.8, "scoring": 0.5})
     long = pd.DataFrame(
         {"y": y[row, column], "row": row, "scoring": one["scoring"], "wording": one["wording"]}
-        for row in range(60)
+        for row in range(24)
         for column, one in enumerate(DESIGNS)
     )
     fitted = ols("y ~ C(row) * C(scoring) + C(row) * C(wording) + C(scoring) * C(wording)", long).fit()
