@@ -44,15 +44,13 @@ def variance(found: Votes, measure: str, weights: Weights, confidence: float = 0
     flips = (pair_sums(found.flagged, once), pair_sums(found.flagged, weights), confidence)
     factors: list[dict[str, Any]] = []
     for k, name in enumerate(design.names):
-        told_apart: dict[str, Any] = {"all_rows": NOTHING, "by_row": NOTHING, "change": None, "p": None}
+        factors.append({"factor": name, "levels": len(design.levels[k]), "df": len(design.levels[k]) - 1})
+        factors[-1] |= {"all_rows": NOTHING, "by_row": NOTHING, "change": None, "p": None}
+        factors[-1] |= {"flips": design.flips(k, *flips)}
         if name not in design.aliased:
-            told_apart = {"all_rows": told[k], "by_row": told[len(design.names) + 1 + k]}
-            told_apart["change"] = design.change(k, effects, drawn, confidence)
-            told_apart["p"] = design.wald(k, effects, drawn)
-        levels = len(design.levels[k])
-        factors.append(
-            {"factor": name, "levels": levels, "df": levels - 1} | told_apart | {"flips": design.flips(k, *flips)}
-        )
+            factors[-1] |= {"all_rows": told[k], "by_row": told[len(design.names) + 1 + k]}
+            factors[-1] |= {"change": design.change(k, effects, drawn, confidence)}
+            factors[-1] |= {"p": design.wald(k, effects, drawn)}
     moves = lambda factor: sum(np.nan_to_num(factor[part]["share"] or 0) for part in ("all_rows", "by_row"))
     factors.sort(key=moves, reverse=True)
     for factor, p in zip(factors, holm(pd.Series([f["p"] for f in factors], dtype=float)), strict=True):
@@ -69,22 +67,20 @@ def _shares(parts: Float[np.ndarray, "resample part"]) -> Float[np.ndarray, "res
 
 
 class _Design:
-    """The factors that vary, as 0/1 columns. A protocol to which a factor does not apply has its commonest level."""
+    """The factors that vary, as 0/1 columns against each one's commonest level."""
 
     def __init__(self, protocols: pd.DataFrame):
         self.names = [name for name in protocols if protocols[name].nunique() > 1]
-        self.levels: list[list[str]] = []
-        columns, self.at = [], []
-        for name in self.names:
-            levels = protocols[name].value_counts().index.tolist()  # the commonest first: the reference
-            codes = protocols[name].map({level: n for n, level in enumerate(levels)}).fillna(0).to_numpy(int)
-            self.levels.append([str(level) for level in levels])
-            columns.append(np.eye(len(levels))[codes])
-            self.at.append(slice(sum(c.shape[1] - 1 for c in columns[:-1]), sum(c.shape[1] - 1 for c in columns)))
-        self.dummies = np.concatenate([c[:, 1:] for c in columns] or [np.zeros((len(protocols), 0))], axis=1)
+        # The commonest level comes first: the reference, which has no dummy.
+        self.levels = [protocols[name].value_counts().index.tolist() for name in self.names]
+        coded = zip(self.names, self.levels, strict=True)
+        columns = [np.eye(len(levels))[[levels.index(one) for one in protocols[name]]] for name, levels in coded]
+        ends = np.cumsum([len(levels) - 1 for levels in self.levels])
+        self.at = [slice(end - len(levels) + 1, end) for end, levels in zip(ends, self.levels, strict=True)]
+        self.dummies = np.concatenate([np.zeros((len(protocols), 0)), *(own[:, 1:] for own in columns)], axis=1)
         first, second = np.triu_indices(len(protocols))
-        self.alike = np.stack([(c[first] * c[second]).sum(axis=1) for c in columns] or [np.zeros((0, len(first)))])
-        self.alike = self.alike.reshape(len(self.names), len(first))
+        alike = [(own[first] * own[second]).sum(axis=1) for own in columns]  # 1 where a pair has the same level
+        self.alike = np.array(alike).reshape(len(self.names), len(first))
         self.same = first == second
         self.aliased = [name for k, name in enumerate(self.names) if self._aliased(k)]
 
