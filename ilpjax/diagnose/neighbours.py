@@ -1,10 +1,11 @@
 """Rows that ask nearly the same: lexical neighbours, and whether their answers disagree.
 
 A neighbour conflicts when it answers otherwise and its answer stands among the row's own options: then both answer one
-question. Similarity is the cosine of TF-IDF vectors over words and word pairs.
+question; or when the conflict graph (conflicts.parquet) has the pair. Similarity is the cosine of TF-IDF vectors over
+words and word pairs, or the graph's where that is higher.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -15,12 +16,16 @@ from ilpjax.rows import Item, Row
 BLOCK = 256  # rows compared with all others at a time
 NEAREST = 16  # neighbours looked at, a row
 LEAST = 0.3  # cosine below which two prompts have little in common
-COLUMNS = ("row_id", "partner", "similarity", "conflicts", "agrees", "rival")
+COLUMNS = ("row_id", "partner", "similarity", "conflicts", "agrees", "rival", "verdict")
 
 
-def neighbours(rows: Sequence[Row], items: Sequence[Item], asked: Sequence[str]) -> pd.DataFrame:
+def neighbours(
+    rows: Sequence[Row], items: Sequence[Item], asked: Sequence[str], graph: pd.DataFrame | None = None
+) -> pd.DataFrame:
     """A line a pair (row_id of `asked`, partner): similarity (cosine, at least LEAST); conflicts; agrees (the same
-    answer); rival (the option of the row that is the partner's answer, -1 for none). Most similar first."""
+    answer); rival (the option of the row that is the partner's answer, -1 for none); verdict (the graph's judge on the
+    row: right, wrong, both, neither, undecided, unjudged; empty where the graph has no such pair). Most similar first,
+    row by row. A pair of which both are right is no conflict."""
     if not asked:
         return pd.DataFrame([], columns=list(COLUMNS))
     place = {row.row_id: n for n, row in enumerate(rows)}
@@ -32,8 +37,37 @@ def neighbours(rows: Sequence[Row], items: Sequence[Item], asked: Sequence[str])
         own = options.get(rows[n].row_id, [])
         agrees = answers[n] == answers[other]
         rival = own.index(answers[other]) if not agrees and answers[other] in own else -1
-        lines.append((rows[n].row_id, rows[other].row_id, similarity, rival >= 0, agrees, rival))
+        lines.append((rows[n].row_id, rows[other].row_id, similarity, rival >= 0, agrees, rival, ""))
+    near = pd.DataFrame(lines, columns=list(COLUMNS))
+    return near if graph is None or not len(graph) else _joined(near, _from_graph(graph, rows, options, asked))
+
+
+def _from_graph(
+    graph: pd.DataFrame, rows: Sequence[Row], options: Mapping[str, list[str]], asked: Sequence[str]
+) -> pd.DataFrame:
+    answers = {row.row_id: plain(row.response) for row in rows}
+    wanted, seen = set(asked), {"a": ("right", "wrong"), "b": ("wrong", "right")}
+    lines = []
+    for a, b, similarity, verdict in graph[["row_a", "row_b", "similarity", "verdict"]].itertuples(index=False):
+        for row_id, partner, said in zip((a, b), (b, a), seen.get(verdict, (verdict, verdict)), strict=True):
+            if row_id in wanted and partner in answers:
+                own = options.get(row_id, [])
+                rival = own.index(answers[partner]) if answers[partner] in own else -1
+                lines.append((row_id, partner, similarity, verdict != "both", False, rival, said))
     return pd.DataFrame(lines, columns=list(COLUMNS))
+
+
+def _joined(near: pd.DataFrame, told: pd.DataFrame) -> pd.DataFrame:
+    """The graph's word on a pair counts; its similarity where it is the higher one."""
+    pairs = ["row_id", "partner"]
+    both = pd.concat([told, near], ignore_index=True)
+    both["similarity"] = both.groupby(pairs)["similarity"].transform("max")
+    place = both["row_id"].map(
+        {row_id: n for n, row_id in enumerate(dict.fromkeys([*near["row_id"], *told["row_id"]]))}
+    )
+    both = both.assign(place=place).drop_duplicates(pairs)
+    order = ["place", "similarity", "partner"]
+    return both.sort_values(order, ascending=[True, False, True], kind="stable")[list(COLUMNS)].reset_index(drop=True)
 
 
 def _nearest(texts: Sequence[str], wanted: Sequence[int]) -> Iterator[tuple[int, int, float]]:

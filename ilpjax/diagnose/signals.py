@@ -62,11 +62,12 @@ def row_signals(
     probes: pd.DataFrame,
     probe_scores: pd.DataFrame | None,
     dynamics: pd.DataFrame | None,
+    graph: pd.DataFrame | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(signals of the rows `asked`: row_id and SIGNALS, NaN where there is no training record; their neighbours).
 
-    `base`, `tuned`, `probe_scores` are scores tables, the last one's row_id the line of `probes`; None where no row is
-    asked about.
+    `graph` is conflicts.parquet. `base`, `tuned`, `probe_scores` are scores tables, the last one's row_id the line of
+    `probes`; None where no row is asked about.
     """
     table = pd.DataFrame({"row_id": list(asked)})
     if probe_scores is None or not asked:
@@ -80,7 +81,7 @@ def row_signals(
     table["tuned_entropy"] = -np.sum(after * np.log(np.maximum(after, 1e-12)), axis=1)
     table["jsd"] = detect.jsd(before[:, None], after[:, None])[:, 0]
     table = _probed(table, probes, probe_scores, after, answer)
-    near = neighbours(rows, items, asked)
+    near = neighbours(rows, items, asked, graph)
     table = _contradicted(table, near, after)
     table["loss_final"] = _final_loss(tuned).reindex(table["row_id"]).to_numpy()
     table = _trained(table, dynamics)
@@ -144,13 +145,14 @@ def _contradicted(table: pd.DataFrame, near: pd.DataFrame, tuned: np.ndarray) ->
     at = pd.Series(np.arange(len(table)), index=table["row_id"])
     against = near[near["conflicts"].astype(bool)]
     first = against.drop_duplicates("row_id").set_index("row_id")
+    named = against[against["rival"] >= 0].drop_duplicates("row_id").set_index("row_id")
     agreeing = near[near["agrees"].astype(bool)].drop_duplicates("row_id").set_index("row_id")
     table["conflict"] = first["similarity"].astype(float).reindex(table["row_id"]).fillna(0).to_numpy()
     table["agreement"] = agreeing["similarity"].astype(float).reindex(table["row_id"]).fillna(0).to_numpy()
     table["against"] = against.groupby("row_id").size().reindex(table["row_id"]).fillna(0).to_numpy(float)
     table["pull"] = 0.0
-    rows = at[first.index].to_numpy()
-    table.loc[rows, "pull"] = tuned[rows, first["rival"].to_numpy(int)]
+    rows = at[named.index].to_numpy()
+    table.loc[rows, "pull"] = tuned[rows, named["rival"].to_numpy(int)]
     return table
 
 

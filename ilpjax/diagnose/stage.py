@@ -19,7 +19,7 @@ from ilpjax.rows import Item, Row
 from ilpjax.rundir import RunDir, fingerprint, read_table, write_table
 
 OUTPUTS = ["probes.parquet", "signals.parquet", "neighbours.parquet", "diagnose.parquet"]
-_READS = ("rows", "items", "plumbing", "scores_base", "scores_tuned", "detect", "dynamics")
+_READS = ("rows", "items", "plumbing", "scores_base", "scores_tuned", "detect", "dynamics", "conflicts")
 
 
 def check_settings(cfg: DiagnoseConfig) -> None:
@@ -54,7 +54,7 @@ def run_stage(run: RunDir, base: Path, job: RunJob) -> None:
     probes = make_probes([item for item in items if item.row_id in wanted], job.diagnose.probes, facts)
     write_table(run / "probes.parquet", probes)
     said = _ask(run, base, probe_items(probes), job) if asked else None
-    dynamics = run / "dynamics.parquet"
+    dynamics, graph = run / "dynamics.parquet", run / "conflicts.parquet"
     signals, near = row_signals(
         rows,
         items,
@@ -64,6 +64,7 @@ def run_stage(run: RunDir, base: Path, job: RunJob) -> None:
         probes=probes,
         probe_scores=said,
         dynamics=read_table(dynamics) if dynamics.is_file() and not job.tuned else None,
+        graph=read_table(graph) if graph.is_file() else None,
     )
     write_table(run / "signals.parquet", signals)
     write_table(run / "neighbours.parquet", near)

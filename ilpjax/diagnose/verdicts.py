@@ -81,7 +81,8 @@ def _evidence(
             "similarity": number("conflict"),
             "tuned": number("pull"),
             "against": int(signal["against"]),
-            "option": item.options[partner["rival"]],
+            "option": item.options[partner["rival"]] if partner["rival"] >= 0 else None,
+            "verdict": partner["verdict"] or None,
         }
     if missing := [name for name in FROM_TRAINING if np.isnan(signal[name])]:
         told["missing"] = missing

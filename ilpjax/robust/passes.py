@@ -50,13 +50,13 @@ class Tuned:
         return fingerprint(self.folder)
 
     @cached_property
-    def _loaded(self) -> tuple[Any, models.Model, models.Params]:
+    def loaded(self) -> tuple[Any, models.Model, models.Params]:
         mesh = parallel.make_mesh(self.run.mesh)
         return mesh, *models.load_model(str(self.folder), mesh)
 
     def write(self, planned: "Planned", rows: Sequence[Any], out: Path, stamp: str | None) -> None:
         """The pass over these rows. Option orders are drawn by the run's seed, as its own are; answers by the job's."""
-        (mesh, model, params), cfg = self._loaded, planned.cfg
+        (mesh, model, params), cfg = self.loaded, planned.cfg
         if isinstance(cfg, ScoreConfig):
             score, seed = scoring.score_items, self.run.seed
             score(model, params, self.template, rows, cfg, mesh=mesh, seed=seed, out=out, stamp=stamp)
@@ -135,6 +135,7 @@ def estimate(todo: Sequence[Planned], tuned: Tuned) -> tuple[float, float]:
     """(seconds of work, seconds of compiling) that the passes will take, from a few rows of the longest that scores and
     of the longest that samples. That the other dtype has another speed it does not know."""
     seconds = compiling = 0.0
+    _ = tuned.loaded  # not while the clock runs
     work = lambda planned: planned.writes or planned.reads
     for sampling in (False, True):
         if kind := [planned for planned in todo if bool(planned.writes) == sampling]:

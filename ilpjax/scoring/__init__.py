@@ -1,6 +1,5 @@
 """Option log-probs on the token tree; N samples from one prefill."""
 
-from ilpjax.scoring.ahead import ahead
 from ilpjax.scoring.forward import Scorer, batch_shapes, option_scores, option_scores_reference, score_batch
 from ilpjax.scoring.generate import SampleShape, decode, prefill
 from ilpjax.scoring.matching import match, named_option
@@ -22,7 +21,6 @@ __all__ = [
     "Scorer",
     "Shape",
     "Tree",
-    "ahead",
     "ask",
     "batch_shapes",
     "choose_base",

@@ -14,6 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ilpjax import parallel
+from ilpjax.ahead import ahead
 from ilpjax.config import MeshConfig, ScoreConfig, ScoreJob
 from ilpjax.data import Template, check_tokenizer, load_tokenizer, read_items
 from ilpjax.errors import InputError
@@ -21,7 +22,6 @@ from ilpjax.models import Model, Params, compute_dtype, load_model, resolve
 from ilpjax.progress import progress
 from ilpjax.rows import Item
 from ilpjax.rundir import fingerprint
-from ilpjax.scoring.ahead import ahead
 from ilpjax.scoring.forward import Scorer
 from ilpjax.scoring.pack import Packer, Row, Shape, choose_base, unstack
 from ilpjax.scoring.protocols import Ask, ask
