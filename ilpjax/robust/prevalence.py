@@ -105,21 +105,13 @@ def over_datasets(table: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame
     sets = table.groupby(["model", "rule", "dataset"], sort=False).agg(share=("share", "mean"), n=("n", "max"))
     lines = []
     for (model, rule), own in sets.groupby(["model", "rule"], sort=False):
-        shares, several = own["share"].to_numpy(float), len(own) > 1
-        sd = shares.std(ddof=1) if several else None
-        drawn = (
-            stats.bootstrap(
-                (shares,), np.mean, confidence_level=confidence, n_resamples=RESAMPLES, method="percentile", rng=0
-            )
-            if several
-            else None
-        )
-        lines.append(
-            {"model": model, "rule": rule, "datasets": len(own), "n": int(own["n"].sum()), "mean": shares.mean()}
-            | {"sd": sd, "se": sd / np.sqrt(len(own)) if several else None}
-            | {"low": drawn.confidence_interval.low if drawn else None}
-            | {"high": drawn.confidence_interval.high if drawn else None}
-        )
+        of_sets: dict[str, Any] = {"sd": None, "se": None, "low": None, "high": None}
+        if len(own) > 1:
+            options: Any = {"confidence_level": confidence, "n_resamples": RESAMPLES, "method": "percentile", "rng": 0}
+            low, high = stats.bootstrap((own["share"].to_numpy(float),), np.mean, **options).confidence_interval
+            of_sets = {"sd": own["share"].std(), "se": own["share"].sem(), "low": low, "high": high}
+        counted = {"datasets": len(own), "n": int(own["n"].sum()), "mean": own["share"].mean()}
+        lines.append({"model": model, "rule": rule} | counted | of_sets)
     return pd.DataFrame(lines)
 
 
@@ -139,21 +131,24 @@ def over_runs(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def agreement_of_runs(runs: Sequence[Judged], confidence: float = 0.95) -> list[dict[str, Any]]:
-    """Runs of one base with rows in common, as training seeds have: {"base", "runs", "differ" (keys of their configs
-    that do), "pairs" (see `run_pairs`), "rules" (see `across_runs`)} a group."""
-    return [
-        {"base": group[0].base, "runs": [run.name for run in group], "differ": _differ([run.config for run in group])}
-        | {"pairs": run_pairs({run.name: run.flags for run in group})}
-        | {"rules": across_runs({run.name: run.flags for run in group}, _clusters(group), confidence)}
-        for group in _groups(runs)
-    ]
+    """Runs of one base with rows in common (the same row_id and prompt), as training seeds have: {"base", "runs",
+    "differ" (keys of their configs that do), "pairs" (see `run_pairs`), "rules" (see `across_runs`)} a group."""
+    told = []
+    for group in _groups(runs):
+        rows = pd.concat([run.rows.set_axis(_key(run)) for run in group])
+        rows = rows[~rows.index.duplicated()]
+        cluster = pd.Series(clusters(rows["dataset"], rows["prompt"]), rows.index)
+        flags = {run.name: run.flags.set_axis(_key(run)) for run in group}
+        made = {"base": group[0].base, "runs": list(flags), "differ": _differ([run.config for run in group])}
+        told.append(made | {"pairs": run_pairs(flags), "rules": across_runs(flags, cluster, confidence)})
+    return told
 
 
 def _groups(runs: Sequence[Judged]) -> list[list[Judged]]:
     groups: list[list[Judged]] = []
     for run in runs:
         for group in groups:
-            if group[0].base == run.base and group[0].rows.index.isin(run.rows.index).any():
+            if group[0].base == run.base and _key(group[0]).isin(_key(run)).any():
                 group.append(run)
                 break
         else:
@@ -161,10 +156,9 @@ def _groups(runs: Sequence[Judged]) -> list[list[Judged]]:
     return [group for group in groups if len(group) > 1]
 
 
-def _clusters(group: Sequence[Judged]) -> pd.Series:
-    rows = pd.concat([run.rows for run in group])
-    rows = rows[~rows.index.duplicated()]
-    return pd.Series(clusters(rows["dataset"], rows["prompt"]), rows.index)
+def _key(run: Judged) -> pd.MultiIndex:
+    """Files number their rows alike: what is the same row_id must be the same question, too."""
+    return pd.MultiIndex.from_arrays([run.rows.index, run.rows["prompt"]])
 
 
 def _differ(configs: Sequence[dict[str, Any]]) -> list[str]:

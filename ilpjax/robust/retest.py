@@ -32,8 +32,8 @@ def across_runs(flags: Mapping[str, pd.DataFrame], cluster: pd.Series, confidenc
     """The same rows under the same protocol (or rule) in several runs: {"protocol", "runs", "n", "kappa", "low",
     "high", "jaccard", "least", "most"}, kappa and Jaccard means over the pairs of runs, `least` and `most` of a pair.
 
-    `flags`: a run's name -> a line a row_id (index), a column a protocol, 1, 0 or NaN. `cluster`: row_id -> the number
-    of its question. n counts rows that every run judges under the protocol; null where no two sets of flags vary.
+    `flags`: a run's name -> a line a row (index), a column a protocol, 1, 0 or NaN. `cluster`: row -> the number of
+    its question. n counts rows that every run judges under the protocol; null where no two sets of flags vary.
     """
     shared = [name for name in next(iter(flags.values())) if all(name in one for one in flags.values())]
     lines = []
@@ -50,9 +50,8 @@ def run_pairs(flags: Mapping[str, pd.DataFrame]) -> list[Line]:
     lines = []
     for a, b in combinations(flags, 2):
         shared = len(flags[a].index.intersection(flags[b].index))
-        lines.append(
-            {"a": a, "b": b, "shared": shared, "only_a": len(flags[a]) - shared, "only_b": len(flags[b]) - shared}
-        )
+        alone = {"only_a": len(flags[a]) - shared, "only_b": len(flags[b]) - shared}
+        lines.append({"a": a, "b": b, "shared": shared} | alone)
     return lines
 
 

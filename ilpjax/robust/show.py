@@ -57,12 +57,12 @@ def prevalence_text(told: Told) -> str:
     ]
     if told["over_runs"]:
         runs = [
-            [p["dataset"], p["rule"], str(p["runs"]), _num(p["n"])]
+            [p["dataset"], p["base"], p["rule"], str(p["runs"]), _num(p["n"])]
             + [pct(p[key]) for key in ("mean", "sd", "least", "most")]
             for p in told["over_runs"]
         ]
         parts += ["between runs of the same base"]
-        parts += [_table(("data set", "rule", "runs", "n", "mean", "sd", "least", "most"), runs)]
+        parts += [_table(("data set", "base", "rule", "runs", "n", "mean", "sd", "least", "most"), runs)]
     return "\n\n".join([*parts, *map(between_runs, told["runs"])])
 
 

@@ -96,6 +96,18 @@ def test_seeds_are_found_and_compared_and_another_base_is_not(folder):
     assert between["sd"].iloc[0] == pytest.approx(np.std(own, ddof=1))
 
 
+def test_rows_numbered_alike_that_ask_other_things_are_not_the_same(tmp_path):
+    for name in ("one", "two"):
+        make_run(tmp_path / name, flags(20, 0.5), DESIGNS)
+    table = read_table(tmp_path / "two" / "verdicts.parquet")
+    table["prompt"] = [prompt if n < 5 else f"other {n}" for n, prompt in enumerate(table["prompt"])]
+    write_table(tmp_path / "two" / "verdicts.parquet", table)
+    (group,) = agreement_of_runs(runs(tmp_path, "one", "two"))
+    assert group["rules"][0]["n"] == group["pairs"][0]["shared"] == 5 and group["pairs"][0]["only_a"] == 15
+    write_table(tmp_path / "two" / "verdicts.parquet", table.assign(prompt="another"))
+    assert agreement_of_runs(runs(tmp_path, "one", "two")) == []
+
+
 def call(capsys, *args):
     with pytest.raises(SystemExit) as left:
         cli.main(["prevalence", *map(str, args)])
