@@ -9,9 +9,11 @@ from ilpjax.config import RobustnessJob, RunJob
 FACTORS = ("scoring", "decoding", "order", "source", "count", "wording", "dtype")
 # RUN/robustness.parquet, a line a row, protocol and half. half: 0 for all, 1 and 2 for disjoint halves of the draws or
 # orders (none for a protocol without chance). n: draws or orders behind the line. p_pass: E[pass@N], or the share of
-# right ones among n real draws. flagged: p_pass under detect.threshold. flagged_corrected: the guess-corrected skill's
-# upper end under detect.skill_threshold; null where it means nothing. predicted: an option of the item, -1 for none.
-COLUMNS = ("row_id", "protocol", *FACTORS, "half", "n", "p_pass", "flagged", "flagged_corrected", "predicted")
+# right ones among n real draws. chance: a guesser's p_pass, 1 over the options shown; 0 for free-form. flagged: p_pass
+# under detect.threshold. flagged_corrected: the guess-corrected skill's upper end under detect.skill_threshold; null
+# where it means nothing. predicted: an option of the item, -1 for none.
+VERDICT = ("p_pass", "chance", "flagged", "flagged_corrected", "predicted")
+COLUMNS = ("row_id", "protocol", *FACTORS, "half", "n", *VERDICT)
 FREE = ("free-em", "free-f1", "free-rouge_l", "free-choice")
 TEMPERATURE = {"t0.3": 0.3, "t0.7": 0.7, "t1": 1.0, "top_p": 1.0}  # of the decodings that draw
 SHOWN = {"k2": 2, "k3": 3}  # options left, the right one among them

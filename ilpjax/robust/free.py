@@ -23,7 +23,7 @@ def free_form(answers: pd.DataFrame, items: Sequence[Item], metric: str, thresho
     """Of a table that `sample` wrote: all draws of a row (half 0) and two halves of them (1, 2), where there are two.
 
     metric: em, f1, rouge_l, or choice, for which `predicted` is the option that the most draws name. No guess is
-    corrected for: an answer in words may name no option at all.
+    corrected for, and chance is 0: an answer in words may name no option at all.
     """
     texts = {row_id: lines.tolist() for row_id, lines in answers.sort_values("sample").groupby("row_id")["text"]}
     found = [item for item in items if item.row_id in texts]
@@ -37,7 +37,7 @@ def free_form(answers: pd.DataFrame, items: Sequence[Item], metric: str, thresho
     if metric == "choice":
         named = [[scoring.named_option(text, item.options) for text in texts[item.row_id]] for item in found]
         lines[0]["predicted"] = [Counter(options).most_common(1)[0][0] for options in named]
-    return pd.concat(lines, ignore_index=True).assign(flagged_corrected=None)
+    return pd.concat(lines, ignore_index=True).assign(flagged_corrected=None, chance=0.0)
 
 
 def _right(item: Item, texts: Sequence[str], metric: str) -> Bool[np.ndarray, " draw"]:

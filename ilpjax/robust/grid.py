@@ -55,7 +55,11 @@ def run_grid(run: RunDir, made: RunJob, folder: Path, job: RobustnessJob) -> boo
         seconds[planned] = passes.make(run, planned, tuned)
         _say(f"pass {n} of {len(grid)}, {planned.one.name}: {'there already' if seconds[planned] is None else 'done'}")
     inputs = [*(passes.table_of(run, planned) for planned in grid), made.detect, job.seed, job.top_p, made.seed]
-    inputs += [[protocol.name for protocol in protocols] for protocols in grid.values()] + [[i.row_id for i in items]]
+    inputs += [
+        COLUMNS,
+        [[protocol.name for protocol in protocols] for protocols in grid.values()],
+        [i.row_id for i in items],
+    ]
     table = lambda: write_table(run / "robustness.parquet", judge(run, grid, own, items, tuned))
     run.stage("robustness", inputs, ["robustness.parquet"], table)
     _write_json(run, grid, own, seconds)
@@ -159,6 +163,7 @@ def closed_form(scored: closed.Scored, protocol: Protocol, tuned: Tuned) -> pd.D
     elif protocol.decoding != "greedy":
         lines += [closed.draws(scored, p[:, 0], half, cfg, job.seed).assign(half=half) for half in (1, 2)]
     table = pd.concat(lines, ignore_index=True)
+    table["chance"] = table["row_id"].map(dict(zip(scored.row_ids, 1 / shown.sum(axis=1), strict=True)))
     if protocol.decoding == "greedy":  # a guesser's best option says nothing of how much was guessed
         table["flagged_corrected"] = None
     return table
@@ -178,12 +183,10 @@ def _write_json(run: RunDir, grid: Grid, own: Protocol, seconds: dict[Planned, f
     told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     before = {one["name"]: one["seconds"] for one in told.get("cost", {}).get("passes", [])}
     table = read_table(run / "robustness.parquet")
-    means = table[table["half"] == 0].groupby("protocol")[["flagged", "p_pass"]].mean()
-    sizes = table[table["half"] == 0].groupby("protocol").size()
-    lines = lambda name: {"rows": int(sizes[name]), **{key: float(means[key][name]) for key in means}}
+    whole = dict(list(table[table["half"] == 0].groupby("protocol")))
     told["own"] = own.name
     told["protocols"] = [
-        {"name": protocol.name, **asdict(protocol), "pass": planned.one.name, **lines(protocol.name)}
+        {"name": protocol.name, **asdict(protocol), "pass": planned.one.name, **_in_numbers(whole[protocol.name])}
         for planned, protocols in grid.items()
         for protocol in protocols
     ]
@@ -205,6 +208,14 @@ def _write_json(run: RunDir, grid: Grid, own: Protocol, seconds: dict[Planned, f
         "protocols": len(told["protocols"]),
     }
     write_json(path, told)
+
+
+def _in_numbers(lines: pd.DataFrame) -> dict[str, Any]:
+    """Of one protocol over all rows. blind: its p_pass is not above chance (one-sided, 97.5 %), so that a row it flags
+    says nothing: a base that never saw lettered options, say."""
+    over = lines["p_pass"] - lines["chance"]
+    means = {name: float(lines[name].mean()) for name in ("p_pass", "chance", "flagged")}
+    return {"rows": len(lines), **means, "blind": bool(over.mean() <= 1.96 * over.sem(ddof=0))}
 
 
 def _say(text: str) -> None:

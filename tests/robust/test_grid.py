@@ -4,6 +4,7 @@ import json
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 from small_run import checkpoint, rows, write_rows
 
@@ -11,10 +12,12 @@ from ilpjax.config import RobustnessJob, RunJob, SampleJob
 from ilpjax.errors import InputError
 from ilpjax.pipeline import run, run_robustness
 from ilpjax.robust import COLUMNS, FACTORS
+from ilpjax.robust.grid import _in_numbers
 from ilpjax.robust.passes import Tuned
 from ilpjax.rundir import read_table
 from ilpjax.scoring import run_sample
 
+pytestmark = pytest.mark.slow
 SFT = {"epochs": 1, "seq_len": 64, "batch": 8, "lr": 1e-3, "remat": False}
 LONE = {"id": "lone", "dataset": "other", "prompt": "Say it.", "response": "A word nobody else says."}
 LESS = {"decodings": ["greedy", "t1"], "wordings": ["train", "w1"], "samples": 4, "new_tokens": 3}
@@ -99,6 +102,19 @@ def test_a_run_judged_by_letter_in_two_orders_is_the_pass_of_every_letter_protoc
     # Five runs take the first order three times, the second twice.
     mean = halves.pivot(index="row_id", columns="half", values="p_pass") @ np.array([3, 2]) / 5
     assert own.set_index("row_id")["p_pass"].to_dict() == pytest.approx(mean.to_dict())
+
+
+def test_a_protocol_that_does_no_better_than_guessing_is_called_blind(judged):
+    table, told = table_of(judged), json.loads((judged / "robustness.json").read_text())
+    options = {row_id: len(o) for row_id, o in read_table(judged / "items.parquet")[["row_id", "options"]].to_numpy()}
+    most = table["count"].map({"k2": 2, "k3": 3}).fillna(99)
+    shown = np.minimum(table["row_id"].map(options), most)
+    free = table["scoring"].str.startswith("free")
+    assert table["chance"].to_numpy() == pytest.approx(np.where(free, 0, 1 / shown))
+    blind = {one["name"]: one["blind"] for one in told["protocols"]}
+    assert blind["free-em/t1/own/own/all/train/float32"]  # so little training: not one right answer in words
+    sure = pd.DataFrame({"p_pass": [0.9, 0.8, 0.9, 0.7], "chance": 0.25, "flagged": False})
+    assert not _in_numbers(sure)["blind"] and _in_numbers(sure.assign(p_pass=[0.9, 0.1, 0.0, 0.1]))["blind"]
 
 
 def test_halves_are_there_where_there_is_chance(judged):
