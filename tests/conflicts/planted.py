@@ -2,16 +2,24 @@
 
 Paraphrases are people's own where a set has them (zsRE, Quora question pairs); boolq, GSM8K and ARC rows are reworded
 by rule. A half of every source is for building (part 0), the other for the report (part 1).
+
+`python tests/conflicts/planted.py [encoder=minilm|lexical|...] [part=1] [rows=10000] [out=FOLDER]` finds them with the
+`conflicts` job and prints what was found of what was planted.
 """
 
 import gzip
 import json
 import random
 import re
+import sys
 from pathlib import Path
 
-from ilpjax.data import normalise
+from ilpjax.config import ConflictsJob
+from ilpjax.data import normalise, rows_table
+from ilpjax.detect import wilson
+from ilpjax.pipeline import run_conflicts
 from ilpjax.rows import Message, Row
+from ilpjax.rundir import read_table, write_table
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 LABELS, NUMBERS, NAMES = "label flip", "number change", "swapped entity"
@@ -190,3 +198,36 @@ def _again(answer, rng):
     if plain.isdigit():
         return rng.choice([f"{int(plain):,}", f"{plain}.0", f"{plain}."])
     return rng.choice([answer.lower(), f"The {answer}." if answer not in ("Yes", "No") else f"{answer}.", answer + "."])
+
+
+def measure(part, rows, encoder, out):
+    """What the job finds: {"found", "right", "precision", "recall", ...}, shares as (share, low, high)."""
+    made, planted, agreeing, near = make(part, rows=rows)
+    write_table(out / "given.parquet", rows_table(made))
+    run_conflicts(ConflictsJob(rows=str(out / "given.parquet"), out=str(out), encoder=encoder))
+    table = read_table(out / "conflicts.parquet")
+    found = {tuple(sorted((int(a), int(b)))) for a, b in zip(table["row_a"], table["row_b"], strict=True)}
+    every = set().union(*planted.values())
+    share = lambda n, of: [round(wilson(n, of)[key], 3) for key in ("share", "low", "high")]
+    real = found - near  # near pairs are no rows of a real file: people's questions with answers made up here
+    return {
+        "rows": len(made),
+        "planted": len(every),
+        "recall": share(len(found & every), len(every)),
+        "recall_by_kind": {kind: share(len(found & pairs), len(pairs)) for kind, pairs in planted.items()},
+        "found": len(real),
+        "precision": share(len(real & every), len(real)),
+        "paraphrases_that_agree": [len(found & agreeing), len(agreeing)],
+        "near_questions": [len(found & near), len(near)],
+        "others": [[made[n].prompt[-200:] + " -> " + made[n].response[:60] for n in pair] for pair in real - every],
+    }
+
+
+def main(args):
+    keys = {"encoder": "minilm", "part": "1", "rows": "10000", "out": "runs/planted"} | dict(a.split("=") for a in args)
+    told = measure(int(keys["part"]), int(keys["rows"]), keys["encoder"], Path(keys["out"]))
+    print(json.dumps(told, indent=1, ensure_ascii=False))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
