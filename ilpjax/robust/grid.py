@@ -55,11 +55,8 @@ def run_grid(run: RunDir, made: RunJob, folder: Path, job: RobustnessJob) -> boo
         seconds[planned] = passes.make(run, planned, tuned)
         _say(f"pass {n} of {len(grid)}, {planned.one.name}: {'there already' if seconds[planned] is None else 'done'}")
     inputs = [*(passes.table_of(run, planned) for planned in grid), made.detect, job.seed, job.top_p, made.seed]
-    inputs += [
-        COLUMNS,
-        [[protocol.name for protocol in protocols] for protocols in grid.values()],
-        [i.row_id for i in items],
-    ]
+    names = [protocol.name for protocols in grid.values() for protocol in protocols]
+    inputs += [COLUMNS, names, [item.row_id for item in items]]
     table = lambda: write_table(run / "robustness.parquet", judge(run, grid, own, items, tuned))
     run.stage("robustness", inputs, ["robustness.parquet"], table)
     _write_json(run, grid, own, seconds)
