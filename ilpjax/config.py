@@ -392,12 +392,12 @@ class PlanJob(Config):
 class BenchJob(Config):
     """Ours and the peer in turn, on the same model, rows and dtype: the ratio and its spread."""
 
-    what: Literal["scoring", "sampling", "sft", "memory"] = Field(
+    what: Literal["scoring", "sampling", "sft", "similarity", "memory"] = Field(
         description="what is timed (memory: measured, without a peer); given as the first word"
     )
     model: str | None = Field(None, description="folder or hub name; none: a Qwen2-shaped one with random weights")
     device: Literal["auto", "cpu", "gpu"] = Field("auto", description="where both run; auto: a GPU where there is one")
-    rows: int | None = Field(None, ge=4, description="a round's items, prompts or rows; none: 32, 8, two steps")
+    rows: int | None = Field(None, ge=4, description="a round's items, prompts or rows; none: 32, 8, two steps, 20,000")
     prompt: int = Field(256, ge=8, description="prompt, tokens")
     options: int = Field(4, ge=2, description="scoring: options an item")
     option_tokens: int = Field(8, ge=1, description="scoring: tokens an option")
@@ -405,6 +405,7 @@ class BenchJob(Config):
     new_tokens: int = Field(32, ge=1, description="sampling: tokens a sample")
     seq_len: int = Field(512, ge=64, description="sft: packed sequence, tokens")
     batch: int = Field(8, ge=1, description="sft: packed sequences a step")
+    dims: int = Field(384, ge=128, description="similarity: dimensions of a vector")
     rounds: int = Field(5, ge=5, description="timed rounds, ours and the peer in turn")
     json_: bool = Field(False, alias="json", description="print one JSON object a line")
     seed: int = Field(0, description="seed of weights and texts")

@@ -7,14 +7,20 @@ from typing import Any
 
 import jax
 
-from ilpjax.bench import limits, texts
+from ilpjax.bench import limits
 from ilpjax.bench.sampling import Sampling
 from ilpjax.bench.scoring import Scoring
 from ilpjax.bench.sft import SFT
+from ilpjax.bench.similarity import Similarity
 from ilpjax.bench.worker import serve
 from ilpjax.config import BenchJob
 
-SIDES: dict[str, Callable[[BenchJob, Path], Any]] = {"scoring": Scoring, "sampling": Sampling, "sft": SFT}
+SIDES: dict[str, Callable[[BenchJob, Path], Any]] = {
+    "scoring": Scoring,
+    "sampling": Sampling,
+    "sft": SFT,
+    "similarity": Similarity,
+}
 compiled = 0.0  # seconds spent tracing and compiling so far
 
 
@@ -30,7 +36,6 @@ def main() -> None:
     def prepare(job: dict[str, Any], folder: str) -> dict[str, Any]:
         nonlocal side
         made = BenchJob.model_validate(job)
-        texts.make_model(made, Path(folder) / "model")
         side = SIDES[made.what](made, Path(folder))
         device = jax.devices()[0]
         return {"platform": device.platform, "kind": device.device_kind, "jax": jax.__version__}

@@ -31,13 +31,20 @@ class Bench:
     package: str  # what it compares with
     unit: str
     tolerance: tuple[float, float]
-    batches: tuple[int, ...]  # of the peer, to choose from
+    settings: dict[str, tuple[int, ...]]  # of the peer, to choose from
 
 
 BENCHES = {
-    "scoring": Bench("lm_eval_scoring.py", "lm_eval", "items/s", (1e-5, 2e-2), (1, 4, 8, 16, 32)),
-    "sampling": Bench("transformers_sampling.py", "transformers", "tokens/s", (1e-5, 2e-2), (1, 2, 4, 8)),
-    "sft": Bench("trl_sft.py", "trl", "tokens/s", (1e-5, 1e-2), (1, 2, 4, 8)),
+    "scoring": Bench("lm_eval_scoring.py", "lm_eval", "items/s", (1e-5, 2e-2), {"batch": (1, 4, 8, 16, 32)}),
+    "sampling": Bench("transformers_sampling.py", "transformers", "tokens/s", (1e-5, 2e-2), {"batch": (1, 2, 4, 8)}),
+    "sft": Bench("trl_sft.py", "trl", "tokens/s", (1e-5, 1e-2), {"batch": (1, 2, 4, 8)}),
+    "similarity": Bench(
+        "sentence_transformers_similarity.py",
+        "sentence_transformers",
+        "pairs/s",
+        (1e-6, 1e-6),  # both in float32 anywhere
+        {"query_chunk": (500, 1_000, 2_000, 5_000, 10_000), "corpus_chunk": (5_000, 20_000, 100_000)},
+    ),
 }
 
 
@@ -75,7 +82,7 @@ def compare(job: BenchJob, bench: Bench, folder: Path) -> dict[str, Any]:
         versions = peer.ask("prepare", job=values, folder=str(folder), device=device)
         compiled = ours.ask("run")["compile"]
         difference = check(ours.ask("check"), peer.ask("check"), bench.tolerance[device == "cuda"])
-        best = sweep(peer, bench.batches, threads(device))
+        best = sweep(peer, {"threads": threads(device), **bench.settings})
         rounds = list(in_turn(ours, peer, best, job.rounds))
         more = ours.ask("more")
     our_rates, peer_rates = ([r[n] for r in rounds] for n in range(2))
@@ -92,8 +99,7 @@ def compare(job: BenchJob, bench: Bench, folder: Path) -> dict[str, Any]:
         "rounds": len(rounds),
         "max_diff": difference,
         "compile_s": compiled,
-        "peer_threads": best["threads"],
-        "peer_batch": best["batch"],
+        **{f"peer_{name}": value for name, value in best.items()},
         "versions": {"jax": about["jax"], **versions},
         **shares(median(our_rates), more),
     }
@@ -108,6 +114,11 @@ def shares(rate: float, more: dict[str, Any]) -> dict[str, Any]:
             told["mfu"] = rate * more["flops"] / more["peak"]
     if "bytes" in more:
         told["share_of_bandwidth"] = rate * more["bytes"] / more["copy_rate"]
+    if "large" in more:
+        told["large"] = more["large"] | {
+            "gflops": more["large"]["rate"] * more["flops"] / 1e9,
+            "share_of_matmul": more["large"]["rate"] * more["flops"] / more["matmul_rate"],
+        }
     if "dynamics" in more:
         told |= dict(zip(("dynamics", "dynamics_low", "dynamics_high"), more["dynamics"], strict=True))
     return told
@@ -159,11 +170,12 @@ def check(ours: Sequence[float], peer: Sequence[float], tolerance: float) -> flo
     return difference
 
 
-def sweep(peer: Worker, batches: Sequence[int], threads: Sequence[int]) -> dict[str, int]:
-    """The peer's best settings: its threads at a middling batch, then its batch with those."""
-    middle = batches[len(batches) // 2]
-    best = fastest(peer, [{"threads": n, "batch": middle} for n in threads])
-    return fastest(peer, [best | {"batch": n} for n in batches])
+def sweep(peer: Worker, settings: dict[str, Sequence[int]]) -> dict[str, int]:
+    """The peer's best settings, one after the other: those before it at their best, those behind it middling."""
+    best = {name: values[len(values) // 2] for name, values in settings.items()}
+    for name, values in settings.items():
+        best = fastest(peer, [best | {name: n} for n in values])
+    return best
 
 
 def fastest(peer: Worker, settings: Sequence[dict[str, int]]) -> dict[str, int]:
@@ -197,7 +209,8 @@ def show(job: BenchJob, result: dict[str, Any]) -> None:
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     print(f"bench {job.what} on {result['device']}; {versions}")
     print(f"  same results: largest difference {result['max_diff']:.2g}")
-    print(f"  peer's best: {result['peer_threads']} threads, batch {result['peer_batch']}")
+    best = (f"{name.replace('_', ' ')} {result[f'peer_{name}']}" for name in ("threads", *BENCHES[job.what].settings))
+    print(f"  peer's best: {', '.join(best)}")
     print(f"  ours {result['ours']:.4g} {result['unit']}, peer {result['peer']:.4g}")
     print(f"  compiling took {result['compile_s']:.1f} s, apart from that")
     names = {"share_of_matmul": "of a large matrix product's rate", "mfu": "of the vendor's peak"}
@@ -207,7 +220,16 @@ def show(job: BenchJob, result: dict[str, Any]) -> None:
     if "dynamics" in result:
         spread = f"{result['dynamics_low']:.4f} to {result['dynamics_high']:.4f}"
         print(f"  step time with every row's dynamics, over without: {result['dynamics']:.4f} ({spread})")
+    if "large" in result:
+        show_large(result["large"])
     print(
         f"  ratio {result['ratio']:.2f} ({result['ratio_low']:.2f} to {result['ratio_high']:.2f}, "
         f"median of {result['rounds']} paired rounds)"
     )
+
+
+def show_large(large: dict[str, Any]) -> None:
+    speed = f"{large['gflops']:.0f} GFLOP/s, {large['share_of_matmul']:.0%} of a large matrix product's rate"
+    print(f"  {large['rows']:,} rows alone: {large['seconds']:.1f} s; {large['rate']:.4g} pairs/s, {speed}")
+    print(f"    {large['peak_mib']:.0f} MiB at the peak, up to {large['mapped_mib']:.0f} of them pages of mapped files")
+    print(f"    {large['estimated_rows']:,} rows at that rate, an estimate: {large['estimated_s']:,.0f} s")

@@ -19,6 +19,7 @@ class Sampling:
 
     def __init__(self, job: BenchJob, folder: Path):
         mesh = make_mesh(MeshConfig(data=1), jax.devices()[:1])
+        texts.make_model(job, folder / "model")
         tokens = texts.make_prompts(load_tokenizer(str(folder / "model")), job, job.rows or 8)
         (folder / "prompts.json").write_text(json.dumps(tokens))
         model, params = load_model(folder / "model", mesh)

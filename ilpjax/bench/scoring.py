@@ -19,6 +19,7 @@ class Scoring:
     def __init__(self, job: BenchJob, folder: Path):
         self._job, self._out = job, folder / "scores.parquet"
         self._mesh = make_mesh(MeshConfig(data=1), jax.devices()[:1])
+        texts.make_model(job, folder / "model")
         tokenizer = load_tokenizer(str(folder / "model"))
         self._template = Template(tokenizer, "plain")
         made = texts.make_items(tokenizer, job, job.rows or 32)

@@ -24,6 +24,7 @@ class SFT:
     def __init__(self, job: BenchJob, folder: Path):
         self._mesh = make_mesh(MeshConfig(data=1), jax.devices()[:1])
         self._folder = folder / "model"
+        texts.make_model(job, self._folder)
         self._spec = read_spec(self._folder)
         made = texts.make_rows(self._spec.vocab, job)
         (folder / "rows.json").write_text(json.dumps(made))
