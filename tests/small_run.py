@@ -7,6 +7,7 @@ from tiny import tiny_checkpoint
 
 from ilpjax.data import train_tokenizer
 
+LEXICAL = {"encoder": "lexical"}  # for `conflicts`: a sentence encoder takes a minute to compile
 TOWNS = ("Brenton", "Kalwick", "Morrow", "Stend", "Pellam", "Dorwick")
 
 

@@ -6,7 +6,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from small_run import checkpoint, rows, write_rows
+from small_run import LEXICAL, checkpoint, rows, write_rows
 
 from ilpjax.config import DiagnoseJob, RunJob
 from ilpjax.errors import InputError
@@ -21,7 +21,9 @@ def job(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     base = checkpoint(folder / "model")
     file = write_rows(folder / "towns.jsonl", rows())
-    made = RunJob.make({"base": str(base), "rows": str(file), "out": str(folder / "r"), "sft": SFT})
+    made = RunJob.make(
+        {"base": str(base), "rows": str(file), "out": str(folder / "r"), "sft": SFT, "conflicts": LEXICAL}
+    )
     run(made)
     return made
 
@@ -72,7 +74,8 @@ def test_a_folder_that_holds_no_run_is_told(tmp_path):
 
 def test_a_run_without_a_record_of_training_never_blames_it(job, tmp_path):
     """The user brought the tuned checkpoint: forgetting and undertraining cannot be told."""
-    tuned = RunJob.make({"base": job.base, "tuned": f"{job.out}/tuned", "rows": job.rows, "out": str(tmp_path / "r")})
+    keys = {"tuned": f"{job.out}/tuned", "conflicts": LEXICAL}
+    tuned = RunJob.make({"base": job.base, "rows": job.rows, "out": str(tmp_path / "r"), **keys})
     study = run(tuned)
     found = read_table(study.run / "diagnose.parquet")
     assert len(found) and not set(found["cause"]) & {"forgetting", "undertrained"}

@@ -2,7 +2,7 @@ import json
 
 import pandas as pd
 import pytest
-from small_run import checkpoint, rows, write_rows
+from small_run import LEXICAL, checkpoint, rows, write_rows
 
 import ilpjax
 from ilpjax.config import DetectJob, PrepareJob, ReportJob, RunJob, ScoreJob, SFTJob
@@ -28,7 +28,8 @@ def file(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def finished(base, file, tmp_path_factory):
-    job = RunJob.make({"base": base, "rows": file, "out": str(tmp_path_factory.mktemp("run") / "r"), "sft": SFT})
+    out = str(tmp_path_factory.mktemp("run") / "r")
+    job = RunJob.make({"base": base, "rows": file, "out": out, "sft": SFT, "conflicts": LEXICAL})
     return job, run(job)
 
 
@@ -90,7 +91,7 @@ def test_each_stage_alone_gives_what_the_run_gave(finished, base, file, tmp_path
 
 def test_someone_who_tuned_elsewhere_brings_two_checkpoints_and_the_file(finished, base, file, tmp_path):
     _, study = finished
-    brought = ilpjax.study(file, base=base, tuned=str(study.run / "tuned"))
+    brought = ilpjax.study(file, base=base, tuned=str(study.run / "tuned"), conflicts=LEXICAL)
     pd.testing.assert_series_equal(brought.rows["pass_at_n"], study.rows["pass_at_n"])
     brought.save(tmp_path / "report")
     assert (tmp_path / "report" / "report.html").is_file()
@@ -103,7 +104,8 @@ def test_native_options_and_free_rows_go_through_one_run(base, tmp_path):
     ]
     one, two = write_rows(tmp_path / "items.jsonl", items), write_rows(tmp_path / "free.jsonl", rows(6))
     out = tmp_path / "run"
-    study = ilpjax.study([str(one), str(two)], base=base, tuned=base, out=str(out), score={"protocol": "letter"})
+    keys = {"score": {"protocol": "letter"}, "conflicts": LEXICAL}
+    study = ilpjax.study([str(one), str(two)], base=base, tuned=base, out=str(out), **keys)
     assert list(study.rows["dataset"].value_counts()[["free", "items"]]) == [6, 4]
     sources = read_table(out / "items.parquet").set_index("row_id")["option_sources"]
     assert set(sources["q0"]) == {"native"}

@@ -9,7 +9,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from ilpjax import data, diagnose, models, parallel, pipeline, worlds
-from ilpjax.config import DiagnoseConfig, MeshConfig, RunJob, WorldJob
+from ilpjax.config import ConflictConfig, DiagnoseConfig, MeshConfig, RunJob, WorldJob
 from ilpjax.diagnose import CAUSES, CLASSES
 from ilpjax.errors import InputError
 from ilpjax.rundir import read_table
@@ -58,6 +58,7 @@ def run_job(job: WorldJob, folder: Path) -> RunJob:
         out=str(folder / "run"),
         title=f"Planted world {folder.name}",
         data=job.data,
+        conflicts=ConflictConfig(encoder="lexical"),  # no encoder was trained on people who do not exist
         sft=job.sft,
         diagnose=DiagnoseConfig(probes=str(folder / "probes.jsonl"), calibration=job.calibration),
     )

@@ -12,6 +12,7 @@ import json
 import random
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from ilpjax.config import ConflictsJob
@@ -80,7 +81,8 @@ class _Builder:
         to = {old: new for new, old in enumerate(order)}
         move = lambda pairs: {tuple(sorted((to[a], to[b]))) for a, b in pairs}
         planted = {kind: move(pairs) for kind, pairs in self.planted.items()}
-        return [self.rows[n] for n in order], planted, move(self.agreeing), move(self.near)
+        rows = [replace(self.rows[old], row_id=str(n), position=n) for n, old in enumerate(order)]
+        return rows, planted, move(self.agreeing), move(self.near)
 
 
 def _flips(part, rng):
@@ -209,7 +211,8 @@ def measure(part, rows, encoder, out):
     found = {tuple(sorted((int(a), int(b)))) for a, b in zip(table["row_a"], table["row_b"], strict=True)}
     every = set().union(*planted.values())
     share = lambda n, of: [round(wilson(n, of)[key], 3) for key in ("share", "low", "high")]
-    real = found - near  # near pairs are no rows of a real file: people's questions with answers made up here
+    made_up = {n for pair in near for n in pair}  # near questions have answers made up here: no rows of a real file
+    real = {pair for pair in found if not made_up.intersection(pair)}
     return {
         "rows": len(made),
         "planted": len(every),

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-from small_run import checkpoint, rows, write_rows
+from small_run import LEXICAL, checkpoint, rows, write_rows
 
 from ilpjax.config import RobustnessJob, RunJob, SampleJob
 from ilpjax.errors import InputError
@@ -31,7 +31,9 @@ def made(tmp_path_factory):
     base = checkpoint(folder / "model")
     file = write_rows(folder / "towns.jsonl", rows())
     lone = write_rows(folder / "lone.jsonl", [LONE])
-    job = RunJob.make({"base": str(base), "rows": [str(file), str(lone)], "out": str(folder / "r"), "sft": SFT})
+    job = RunJob.make(
+        {"base": str(base), "rows": [str(file), str(lone)], "out": str(folder / "r"), "sft": SFT, "conflicts": LEXICAL}
+    )
     run(job)
     return folder / "r"
 
@@ -84,7 +86,7 @@ def test_every_judged_row_has_a_line_a_protocol_and_the_runs_own_is_detects(judg
 def test_a_run_judged_by_letter_in_two_orders_is_the_pass_of_every_letter_protocol(made, tmp_path, monkeypatch, capsys):
     keys = {"base": str(made / "tuned"), "tuned": str(made / "tuned"), "rows": str(made / "rows.parquet")}
     score = {"protocol": "letter", "orders": 2, "control": False}
-    study = run(RunJob.make({**keys, "out": str(tmp_path / "r"), "score": score}))
+    study = run(RunJob.make({**keys, "out": str(tmp_path / "r"), "score": score, "conflicts": LEXICAL}))
     asked = {
         "scorings": ["letter", "cloze-pmi", "control"],
         "decodings": ["t1"],
