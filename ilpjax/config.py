@@ -397,7 +397,7 @@ class BenchJob(Config):
     )
     model: str | None = Field(None, description="folder or hub name; none: a Qwen2-shaped one with random weights")
     device: Literal["auto", "cpu", "gpu"] = Field("auto", description="where both run; auto: a GPU where there is one")
-    rows: int | None = Field(None, ge=4, description="a round's items, prompts or rows; none: 32, 8, two steps, 20,000")
+    rows: int | None = Field(None, ge=4, description="a round's items, prompts or rows; none: 32, 8, two steps, 40,000")
     prompt: int = Field(256, ge=8, description="prompt, tokens")
     options: int = Field(4, ge=2, description="scoring: options an item")
     option_tokens: int = Field(8, ge=1, description="scoring: tokens an option")

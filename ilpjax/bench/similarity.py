@@ -20,7 +20,7 @@ from ilpjax.conflicts import similar_pairs
 from ilpjax.errors import BenchError
 from ilpjax.parallel import make_mesh
 
-ROWS, LARGE, LARGER = 20_000, 100_000, 1_000_000
+ROWS, LARGE, LARGER = 40_000, 100_000, 1_000_000
 THRESHOLD, MOST = 0.75, 16  # least cosine, partners a row
 PLANTED = (0.8, 1.0)  # cosines; all others are under 0.6 in 128 dimensions and more: no rounding changes the pairs
 APART = 40  # rows for one planted pair: a row in 20 has a partner
