@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ilpjax.diagnose import CLASSES, WHAT_TO_DO
+from ilpjax.report.contradictions import judges
 from ilpjax.report.frame import Judged
 from ilpjax.report.numbers import clean
 from ilpjax.report.tables import Tables
@@ -105,6 +106,7 @@ def _cards(rows: pd.DataFrame, tables: Tables, judged: Judged) -> Iterator[dict[
     visits = _visits(tables.dynamics)
     robust = {} if tables.robust_rows is None else tables.robust_rows.set_index("row_id").to_dict("index")
     causes = {} if tables.diagnose is None else tables.diagnose.set_index("row_id").to_dict("index")
+    ruled = judges(tables)
     notes = {row_id: own for row_id, own in tables.plumbing.groupby("row_id")[["problem", "detail"]]}
     for row in rows.to_dict("records"):
         row_id = row["row_id"]
@@ -115,7 +117,7 @@ def _cards(rows: pd.DataFrame, tables: Tables, judged: Judged) -> Iterator[dict[
             "notes": notes[row_id].to_numpy().tolist() if row_id in notes else [],
             "curve": visits(row_id),
             "options": [],
-            "why": _why(causes[row_id]) if row_id in causes else None,
+            "why": _why(row_id, causes[row_id], ruled) if row_id in causes else None,
             "robust": _robust(robust[row_id]) if row_id in robust else None,
         }
         if not row["no_verdict"]:
@@ -134,11 +136,12 @@ def _verdict(row: dict[str, Any], judged: Judged) -> dict[str, Any]:
     return numbers | {"length": int(row["length"]), "place": int(row["place"])}
 
 
-def _why(found: dict[str, Any]) -> dict[str, Any]:
-    """The cause and its evidence: see `diagnose.diagnose`."""
+def _why(row_id: str, found: dict[str, Any], ruled: dict[frozenset[str], str]) -> dict[str, Any]:
+    """The cause and its evidence, see `diagnose.diagnose`; who judged between the row and its partner."""
     evidence = json.loads(found["evidence"])
     if partner := evidence.get("partner"):
-        partner |= {name: clip(partner[name], TEXT // 4) for name in ("prompt", "response", "option")}
+        partner |= {name: clip(partner[name] or "", TEXT // 4) for name in ("prompt", "response", "option")}
+        partner["judge"] = ruled.get(frozenset((row_id, partner["row_id"])), "")
     posterior = {name: _round(found[f"posterior_{name}"]) for name in CLASSES}
     named = {"cause": found["cause"], "cascade": found["cascade"], "what_to_do": WHAT_TO_DO[found["cause"]]}
     return named | {"posterior": posterior, "evidence": evidence}

@@ -8,6 +8,7 @@ import pandas as pd
 
 from ilpjax.detect import wilson
 from ilpjax.diagnose import CLASSES, WHAT_TO_DO
+from ilpjax.report.contradictions import count_conflicts
 from ilpjax.report.frame import SEVERE, Judged
 from ilpjax.report.tables import Tables
 
@@ -43,6 +44,9 @@ def summarise(title: str, tables: Tables, judged: Judged) -> dict[str, Any]:
     causes                {"of", "by_cause": [{"cause", "what_to_do", "cascade", n, of, share, low, high}]}, most first:
                           of the rows that were not learned (either mode) and have no plumbing problem; `cascade` counts
                           what the paper's sequence of tests names; or null where nothing was diagnosed
+    conflicts             what conflicts.json says, `steps` with "left"; "verdicts": [{"judge", "verdict", "n"}];
+                          "shown": the most similar pairs [{"row_a", "row_b", "similarity", "kind", "verdict",
+                          "judge"}]; or null
     robust                what `robust.summarise` says, without the single pairs of protocols, or null
     training              {"first_loss", "last_loss", "steps", "visits"} or null
     confidence, protocol, orders, config, environment
@@ -67,6 +71,7 @@ def summarise(title: str, tables: Tables, judged: Judged) -> dict[str, Any]:
         "option_order": _option_order(judged, level),
         "control": _control(judged, level),
         "causes": _causes(tables, level),
+        "conflicts": count_conflicts(tables),
         "robust": _robust(tables),
         "training": _training(tables),
         "confidence": level,

@@ -222,6 +222,14 @@
     return el("dl", { class: "facts" }, list.filter(Boolean).map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));
   }
 
+  // What the judge says of the row and the one that contradicts it.
+  function ruling({ verdict, judge }) {
+    const right = { right: "this row's answer to be right", wrong: "the other row's answer to be right", both: "both answers to be right", neither: "neither answer to be right" };
+    if (!verdict) return null;
+    if (verdict === "unjudged") return " No judge has ruled on the two.";
+    return [" The judge", judge ? [" (", el("bdi", {}, judge), ")"] : null, verdict in right ? ` takes ${right[verdict]}.` : " does not decide between the two."];
+  }
+
   // Why a row was not learned: the cause, and what it rests on.
   function why(found) {
     const { cause, cascade, what_to_do, posterior, evidence } = found.why, { base, tuned, partner, training, missing, facts } = evidence;
@@ -229,7 +237,7 @@
     const list = [
       `The base: right ${dec(base.right)}, likeliest wrong ${dec(base.wrong)}. Over all wordings, less what the options alone give: right ${dec(base.probe_right)}, a wrong one ${dec(base.probe_wrong)}; ${dec(100 * base.agree, 0)} % of the wordings agree.`,
       `The tuned model: right ${dec(tuned.right)}, likeliest wrong ${dec(tuned.wrong)}.`,
-      partner ? [`${partner.against} near row${partner.against === 1 ? " answers" : "s answer"} otherwise. The nearest (similarity ${dec(partner.similarity)}), row `, el("bdi", {}, partner.row_id), ": ", el("bdi", {}, partner.prompt), " → ", el("bdi", {}, partner.response), `. The tuned model gives that answer p = ${dec(partner.tuned)} here.`] : null,
+      partner ? [`${partner.against} near row${partner.against === 1 ? " answers" : "s answer"} otherwise. The nearest (similarity ${dec(partner.similarity)}), row `, el("bdi", {}, partner.row_id), ": ", el("bdi", {}, partner.prompt), " → ", el("bdi", {}, partner.response), `. The tuned model gives that answer p = ${dec(partner.tuned)} here.`, ruling(partner)] : null,
       training ? `Loss ${dec(training.loss_first)} at the first visit, ${dec(training.loss_least)} at its lowest, ${dec(training.loss_last)} at the last, ${dec(training.loss_final)} after training (nats a token); last visited after ${dec(100 * training.place, 0)} % of training${training.learned_step ? `, last right after ${dec(100 * training.learned_step, 0)} %` : ", never right"}.` : null,
       missing ? "There is no record of training: forgetting and undertraining cannot be told." : null,
       facts.length ? ["Facts in it: ", facts.map((fact, n) => [n ? "; " : "", el("bdi", {}, [fact.subject, fact.relation, fact.object].join(" · ")), fact.blind ? " (unknown to the base)" : ""])] : null,
@@ -263,6 +271,27 @@
         judged ? [el("h3", {}, "Numbers"), facts(line, found)] : null));
   }
 
+  // ---- row ids elsewhere on the page lead to their row's card ----
+  function reveal(at) {
+    $("search").value = "";
+    $("verdict").selectedIndex = verdicts.length - 1;
+    for (const id of ["dataset", "problem", "cause"]) $(id).selectedIndex = 0;
+    state.sort = null;
+    find();
+    state.page = Math.floor(at / PAGE); // unfiltered and unsorted, every line stands at its place
+    render();
+    const row = document.querySelectorAll("#table tr.line")[at % PAGE];
+    row.querySelector(".opener").click();
+    row.scrollIntoView();
+  }
+  function link() {
+    const places = new Map(lines.map((line, at) => [line[ID], at]));
+    for (const name of document.querySelectorAll("bdi[data-card]")) {
+      const at = places.get(name.dataset.card);
+      if (at < cards.length) name.replaceChildren(el("a", { href: "#rows", onclick: (event) => { event.preventDefault(); reveal(at); } }, name.textContent));
+    }
+  }
+
   // ---- start ----
   const fill = (id, names) => $(id).append(...names.map((name) => el("option", {}, name)));
   fill("verdict", verdicts.map(([name]) => name));
@@ -284,4 +313,5 @@
   $("next").addEventListener("click", () => turn(1));
   head();
   find();
+  link();
 })();

@@ -10,7 +10,8 @@ import yaml
 from markupsafe import Markup
 
 from ilpjax.report import plots
-from ilpjax.report.cards import page_data, script_json
+from ilpjax.report.cards import TEXT, clip, page_data, script_json
+from ilpjax.report.contradictions import VERDICT, pair_texts
 from ilpjax.report.frame import Judged
 from ilpjax.report.tables import Tables
 
@@ -24,6 +25,10 @@ def render(numbers: dict[str, Any], tables: Tables, judged: Judged) -> str:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     environment.filters |= {"pct": pct, "pc": _percent, "pc0": _whole_percent, "num": num, "dec": dec, "dec2": dec2}
     environment.filters |= {"words": words, "clip": lambda text, most: str(text)[:most]}
+    environment.filters |= {
+        "ends": lambda text: clip(str(text), TEXT // 4),
+        "ruling": lambda kind: VERDICT.get(kind, kind),
+    }
     return environment.from_string(_asset("page.html")).render(
         n=numbers,
         css=Markup(css),
@@ -36,6 +41,7 @@ def render(numbers: dict[str, Any], tables: Tables, judged: Judged) -> str:
         findings=findings(numbers),
         shown=_shown(page, numbers),
         plots=_plots(numbers, tables, judged),
+        pairs=pair_texts(numbers, tables),
         protocols=_protocols(numbers),
         dataset_note=_dataset_note(numbers),
         length_note=_length_note(numbers),

@@ -36,6 +36,8 @@ NEEDS = {
 }
 _ROBUST = Need("robustness", ("row_id", "votes", "n", "share", "group", "own", "artefact"), unique=True)
 _STATISTICS = ("rows", "agreement", "variance", "retest", "prevalence", "confidence")  # of robustness.json
+_GRAPH = Need("run", ("row_a", "row_b", "similarity", "kind", "verdict", "judge"))
+_GRAPH_TOLD = ("encoder", "threshold", "search", "recall", "pairs", "steps", "conflicts")  # of conflicts.json
 _CAUSES = Need("run", ("row_id", "cause", "causes", "cascade", "posterior_abstain", "evidence"), unique=True)
 OPTIONAL = {
     "dynamics": Need("sft", ("row_id", "step", "epoch", "loss", "p_right", "tokens")),
@@ -55,6 +57,8 @@ class Tables:
     detect_base: pd.DataFrame
     detect: pd.DataFrame
     diagnose: pd.DataFrame | None  # None in a run directory that was not diagnosed
+    conflicts: pd.DataFrame | None  # None where contradictions were not looked for; with `graph`, conflicts.json
+    graph: dict[str, Any]
     robust_rows: pd.DataFrame | None  # None where robustness did not run on these verdicts; with `robust` of that job
     robust: dict[str, Any]
     outdated: str  # why there are none although robustness did run, in words; else empty
@@ -87,6 +91,7 @@ def load_tables(run: RunDir) -> Tables:
         tables[name] = _read(path, need) if path.is_file() and not config.get("tuned") else None
     path = run / "diagnose.parquet"
     tables["diagnose"] = _read(path, _CAUSES) if path.is_file() else None
+    tables |= _conflicts(run, tables["rows"])
     tables |= _robust(run, tables["detect"])
     environment = _mapping(run / "environment.json", json.loads, "JSON")
     settings = DetectConfig.make(config.get("detect") or {}, f"{run / 'config.yaml'}: detect.")
@@ -120,6 +125,20 @@ def _same_rows(run: RunDir, tables: dict[str, pd.DataFrame]) -> None:
             raise InputError(
                 f"{path}: lacks {int(lost.sum())} rows of detect.parquet (first: {row_id!r}); run {job} again"
             )
+
+
+def _conflicts(run: RunDir, rows: pd.DataFrame) -> dict[str, Any]:
+    """conflicts.parquet and what conflicts.json says of it."""
+    path = run / "conflicts.parquet"
+    if not path.is_file():
+        return {"conflicts": None, "graph": {}}
+    table, told = _read(path, _GRAPH), _mapping(run / "conflicts.json", json.loads, "JSON")
+    if lacking := [name for name in _GRAPH_TOLD if name not in told]:
+        raise InputError(f"{run / 'conflicts.json'}: no key {lacking[0]}; run {_GRAPH.job} again")
+    ids = pd.concat([table["row_a"], table["row_b"]])
+    if (lost := ids[~ids.isin(rows["row_id"])]).size:
+        raise InputError(f"{path}: row {lost.iloc[0]!r} is not in rows.parquet; run {_GRAPH.job} again")
+    return {"conflicts": table, "graph": told}
 
 
 def _robust(run: RunDir, verdicts: pd.DataFrame) -> dict[str, Any]:

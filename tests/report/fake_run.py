@@ -10,6 +10,7 @@ import yaml
 
 from ilpjax import robust
 from ilpjax.config import DetectConfig
+from ilpjax.conflicts import KINDS
 from ilpjax.detect import detect
 from ilpjax.diagnose import CLASSES
 from ilpjax.rundir import RunDir, read_table, write_json, write_table, write_text
@@ -77,6 +78,29 @@ def add_grid(run: RunDir, seed: int = 0) -> None:
             parts.append(pd.DataFrame({"row_id": ids, **told, "flagged": drawn < 0.2}))
     write_table(run / "robustness.parquet", pd.concat(parts))
     robust.tell(run)
+
+
+def add_conflicts(run: RunDir, encoder: str = "lexical", judge: str = "offline") -> None:
+    """Every row that was diagnosed contradicts its partner; verdicts and kinds in turn, likeness falling."""
+    causes, table = read_table(run / "diagnose.parquet"), []
+    seen = {"a": "right", "b": "wrong"}
+    for n, row_id in enumerate(causes["row_id"]):
+        told = json.loads(causes.loc[n, "evidence"])
+        verdict, kind = ("b", "a", "both", "neither", "undecided", "unjudged")[n % 6], KINDS[n % len(KINDS)]
+        told["partner"]["verdict"] = seen.get(verdict, verdict)
+        causes.loc[n, "evidence"] = json.dumps(told)
+        who = "" if verdict == "unjudged" else judge
+        table.append((row_id, told["partner"]["row_id"], 0.99 - n / 1000, kind, verdict, who, "{}", 0.0))
+    found = pd.DataFrame(
+        table, columns=["row_a", "row_b", "similarity", "kind", "verdict", "judge", "votes", "cost"]
+    ).drop_duplicates(["row_a", "row_b"])
+    write_table(run / "diagnose.parquet", causes)
+    write_table(run / "conflicts.parquet", found.iloc[::-1])
+    counts = [("other question", 50), ("same text", 30), ("unclear", 20), *found["kind"].value_counts().items()]
+    pairs = sum(int(n) for _, n in counts)
+    told = {"rows": 300, "encoder": encoder, "threshold": 0.5, "search": "exact", "recall": None, "pairs": pairs}
+    told["steps"] = [{"step": step, "n": int(n), "share": int(n) / pairs} for step, n in counts]
+    write_json(run / "conflicts.json", told | {"conflicts": len(found), "judge": judge, "verdicts": {}, "cost": 0.0})
 
 
 def _row(i: int) -> dict:

@@ -6,7 +6,7 @@ import shutil
 import time
 
 import pytest
-from fake_run import NASTY, add_grid, make_run
+from fake_run import NASTY, add_conflicts, add_grid, make_run
 
 from ilpjax.report import write_report
 from ilpjax.rundir import read_table
@@ -44,6 +44,7 @@ def browser(tmp_path_factory):
 def run(tmp_path_factory):
     run = make_run(tmp_path_factory.mktemp("run"))
     add_grid(run)
+    add_conflicts(run, judge="<b>judge</b>")
     write_report(run, "Title <script>alert(0)</script> & {{7*7}}")
     return run
 
@@ -95,6 +96,36 @@ def test_card_says_how_many_protocols_flag_the_row(page, run):
     ids = set(read_table(run / "rows.parquet")["row_id"]) - set(rows.index)
     row_id = min(one for one in ids if one.startswith("r"))
     assert "protocols" not in open_card(page, row_id).text
+
+
+def test_card_says_what_the_judge_says(page, run):
+    says = {
+        "right": "The judge (<b>judge</b>) takes this row's answer to be right.",
+        "wrong": "The judge (<b>judge</b>) takes the other row's answer to be right.",
+        "both": "takes both answers to be right.",
+        "neither": "takes neither answer to be right.",
+        "undecided": "The judge (<b>judge</b>) does not decide between the two.",
+        "unjudged": "No judge has ruled on the two.",
+    }
+    causes = read_table(run / "diagnose.parquet")
+    causes["verdict"] = [json.loads(text)["partner"]["verdict"] for text in causes["evidence"]]
+    for verdict, words in says.items():
+        row_id = next(i for i in causes.loc[causes["verdict"] == verdict, "row_id"] if i.startswith("r"))
+        assert words in open_card(page, row_id).text
+        page.find_element(By.CSS_SELECTOR, ".opener").click()
+
+
+def test_a_pair_leads_to_the_cards_of_its_rows(page):
+    section = page.find_element(By.ID, "conflicts")
+    assert section.find_elements(By.CSS_SELECTOR, "script, img, b b, i, u") == []
+    search(page, "no such words anywhere")
+    links = section.find_elements(By.CSS_SELECTOR, "bdi[data-card] a")
+    assert len(links) == 100
+    for link in links[::33]:
+        row_id = link.find_element(By.XPATH, "..").get_attribute("data-card")
+        page.execute_script("arguments[0].click()", link)
+        opened = page.find_elements(By.CSS_SELECTOR, "#table tr.line.open")
+        assert [line.get_attribute("data-row") for line in opened] == [row_id]
 
 
 def test_title_and_answer_are_text(page, run):
