@@ -67,6 +67,9 @@ class TrainConfig(Config):
         "shuffle",
         description="a seeded shuffle each epoch; the file's order; or one data set after another, shuffled within",
     )
+    conflicts: str | None = Field(
+        None, description="a conflicts.parquet: rows that contradict each other never share a batch; sft, order=shuffle"
+    )
     remat: bool = Field(True, description="recompute layer activations in the backward pass")
     dtype: Dtype = Field("auto", description="compute dtype; auto: bfloat16, float32 on a CPU. Weights stay float32")
     attention: AttentionImpl = Field("auto", description=_ATTENTION)

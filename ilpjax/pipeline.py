@@ -102,8 +102,9 @@ def _judge(run: RunDir, base: Path, job: RunJob) -> None:
     inputs = [run / f"{name}.parquet" for name in ("rows", "plumbing", "detect", "detect_base", "diagnose")]
     found = lambda: write_table(run / "verdicts.parquet", verdicts(run))
     _stage(run, "verdicts", inputs, ["verdicts.parquet"], found)
-    tables = ("verdicts", "scores_base", "scores_tuned", "plumbing", "diagnose", "dynamics", "train_log")
-    inputs = [run / "config.yaml", *(p for p in (run / f"{name}.parquet" for name in tables) if p.is_file())]
+    tables = ("verdicts", "scores_base", "scores_tuned", "plumbing", "diagnose", "conflicts", "dynamics", "train_log")
+    names = ["config.yaml", "conflicts.json", *(f"{name}.parquet" for name in tables)]
+    inputs = [run / name for name in names if (run / name).is_file()]
     outputs = ["report.html", "report.json"]
     _stage(run, "report", inputs, outputs, lambda: report.write_report(run, job.title))
 
@@ -265,7 +266,8 @@ def _conflicts(run: RunDir, cfg: ConflictConfig, settings: DataConfig, mesh: Mes
 
 
 def _sft(run: RunDir, job: SFTJob) -> None:
-    inputs = [*_files(job.rows), models.resolve(job.base), job.sft, job.data, job.seed]
+    graph = [Path(job.sft.conflicts)] if job.sft.conflicts and Path(job.sft.conflicts).is_file() else []
+    inputs = [*_files(job.rows), models.resolve(job.base), job.sft, job.data, job.seed, *graph]
     _stage(run, "sft", inputs, ["tuned"], lambda: train.run_sft(job))
 
 

@@ -1,5 +1,6 @@
 """Rows from files and hub sets, templates, choices, packing, loaders."""
 
+from ilpjax.data.buckets import buckets, colour, together
 from ilpjax.data.choices import answer_type, make_items, normalise
 from ilpjax.data.examples import Example, RowTokens, make_examples, text_examples
 from ilpjax.data.items import Items, read_items
@@ -22,7 +23,9 @@ __all__ = [
     "RowTokens",
     "Template",
     "answer_type",
+    "buckets",
     "check_tokenizer",
+    "colour",
     "items_from_table",
     "items_table",
     "load_tokenizer",
@@ -39,5 +42,6 @@ __all__ = [
     "special_tokens",
     "specials_in",
     "text_examples",
+    "together",
     "train_tokenizer",
 ]

@@ -7,6 +7,7 @@ from typing import Any
 import grain
 import numpy as np
 
+from ilpjax.data.buckets import Edge, buckets, colour, together
 from ilpjax.data.examples import Example
 from ilpjax.data.packing import Batch, Order, pack, plan_epoch
 from ilpjax.errors import InputError
@@ -18,7 +19,8 @@ class Loader:
     An epoch is cut into steps of at most `batch` sequences, as even as they come; no step holds two epochs.
     `epochs=2.5` is two whole ones and a prefix, half of the steps (at least one), of the third. With order="blocks" the
     examples of a block (`blocks[n]`: example n's) get all their epochs before those of the next one, by first
-    appearance.
+    appearance. With `edges` (places in `examples`) no step holds both ends of one, over all processes: rows are packed
+    within buckets, one a colour of the graph, and the steps are shuffled.
 
     steps: int            steps of the run
     steps_per_epoch: list[int]   with blocks, of each block's epochs in turn
@@ -38,17 +40,28 @@ class Loader:
         process_index: int = 0,
         process_count: int = 1,
         start_step: int = 0,
+        edges: Sequence[Edge] = (),
     ):
+        if edges and order != "shuffle":
+            raise InputError(f"order: {order}, but buckets of contradicting rows are shuffled; order=shuffle is right")
         if batch % process_count:
             raise InputError(f"batch: {batch} sequences cannot be shared by {process_count} processes")
         lengths = np.fromiter((len(example) for example in examples), np.int64, len(examples))
         self._plan: list[list[list[int]]] = []  # step -> sequence -> examples
         self.steps_per_epoch: list[int] = []
         self._epochs: list[int] = []
+        colours = colour(len(lengths), edges)
+        self.buckets = max(1, int(colours.max(initial=-1)) + 1)
         for block in _blocks(len(lengths), blocks if order == "blocks" else None):
             for epoch in range(int(np.ceil(epochs))):
-                local = plan_epoch(lengths[block], seed=seed, epoch=epoch, seq_len=seq_len, order=order)
-                steps = _cut([block[sequence].tolist() for sequence in local], batch)
+                steps: list[list[list[int]]] = []
+                for members in buckets(colours[block], lengths[block], seed=seed, epoch=epoch):
+                    own = block[members]
+                    local = plan_epoch(lengths[own], seed=seed, epoch=epoch, seq_len=seq_len, order=order)
+                    steps += _cut([own[sequence].tolist() for sequence in local], batch)
+                if edges:
+                    drawn = np.random.default_rng([seed % 2**64, epoch, len(steps)]).permutation(len(steps))
+                    steps = [steps[n] for n in drawn]
                 part = min(1.0, epochs - epoch)
                 self._plan += steps[: max(1, round(part * len(steps)))]
                 self.steps_per_epoch.append(len(self._plan) - sum(self.steps_per_epoch))
@@ -104,6 +117,10 @@ class Loader:
 
     def real_fraction(self, step: int) -> float:
         return self.real_tokens(step) / (self._shape[0] * self._shape[1])
+
+    def together(self, edges: Sequence[Edge]) -> list[tuple[int, int, int]]:
+        """(step, a, b) for every edge both of whose examples one step holds, over all processes."""
+        return together(([n for sequence in step for n in sequence] for step in self._plan), edges)
 
     def close(self) -> None:
         """Stops the reading threads."""

@@ -1,6 +1,7 @@
 """The stages: SFT on rows, pre-training on text."""
 
 import json
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ from ilpjax.data import (
 from ilpjax.errors import InputError
 from ilpjax.models import ModelSpec, init_model, load_model, read_spec, resolve, save_model
 from ilpjax.parallel import make_mesh
-from ilpjax.rundir import RunDir
+from ilpjax.rundir import RunDir, read_table
 from ilpjax.train.loop import check_batch, fit
 
 
@@ -45,8 +46,29 @@ def run_sft(job: SFTJob) -> None:
     sets = {name: n for n, name in enumerate(dict.fromkeys(row.dataset for row in rows))}
     blocks = [sets[rows[example.row].dataset] for example in examples]
     common: Any = {"mesh": mesh, "seed": job.seed, "out": out, "name": "sft", "made_from": [base]}
-    params = fit(model, params, examples, ids, job.sft, blocks=blocks, **common)
+    edges = conflict_edges(job.sft.conflicts, [ids[example.row] for example in examples])
+    params = fit(model, params, examples, ids, job.sft, blocks=blocks, edges=edges, **common)
     save_model(out / "tuned", model, params, tokenizer=tokenizer)
+
+
+def conflict_edges(file: str | None, ids: Sequence[str]) -> list[tuple[int, int]]:
+    """The pairs of a conflicts.parquet as places in `ids`; a line on stderr says how many name rows that are not there.
+
+    Raises InputError where the file is no such table.
+    """
+    if file is None:
+        return []
+    table = read_table(file)
+    for column in ("row_a", "row_b"):
+        if column not in table:
+            raise InputError(f"conflicts: {file} has no column {column}; a conflicts.parquet would be right")
+    place = {row_id: n for n, row_id in enumerate(ids)}
+    pairs = list(zip(table["row_a"], table["row_b"], strict=True))
+    edges = sorted((place[a], place[b]) for a, b in pairs if a in place and b in place)
+    if len(edges) < len(pairs) and jax.process_index() == 0:
+        lost = len(pairs) - len(edges)
+        print(f"conflicts: {lost} of {len(pairs)} pairs name rows that are not trained on", file=sys.stderr, flush=True)
+    return edges
 
 
 def run_cpt(job: CPTJob) -> None:

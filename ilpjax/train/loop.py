@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from ilpjax.config import TrainConfig
 from ilpjax.data import Example, Loader
-from ilpjax.errors import InputError
+from ilpjax.errors import InputError, TrainingError
 from ilpjax.models import Model, Params, compute_dtype, describe_attention
 from ilpjax.parallel import put_batch
 from ilpjax.rundir import RunDir, fingerprint
@@ -35,6 +35,7 @@ def fit(
     name: str,
     made_from: Sequence[Any] = (),
     blocks: Sequence[int] | None = None,
+    edges: Sequence[tuple[int, int]] = (),
 ) -> Params:
     """Trains, and returns the new parameters; `params` are consumed (their buffers are given to the first step).
 
@@ -43,7 +44,7 @@ def fit(
     Writes OUT/dynamics.parquet (see `merge_dynamics`), OUT/train_log.parquet (step, from 1; epoch; loss, nats a
     target token; lr; grad_norm; tokens, without padding; targets; real_fraction; seconds) and TensorBoard under
     OUT/tb. An example's row is `row_ids[example.row]`, its block `blocks[n]` (for
-    order="blocks").
+    order="blocks"). No step holds both examples of one of `edges`, which is checked before the first step.
 
     Raises InputError when a batch cannot be cut as asked, TrainingError on a loss that is not finite, OSError on a
     full disk.
@@ -60,10 +61,12 @@ def fit(
         blocks=blocks,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
+        edges=edges,
     )
+    say_buckets(loader, edges)
     # How often and how many checkpoints are kept changes nothing in what they hold.
     settings = cfg.model_dump(mode="json", exclude={"save_every", "keep"})
-    key = fingerprint(name, settings, seed, model.spec.to_config(), digest(examples, row_ids), *made_from)
+    key = fingerprint(name, settings, seed, model.spec.to_config(), digest(examples, row_ids), edges, *made_from)
     names = [row_ids[example.row] for example in examples]
     with closing(loader), closing(Checkpoints(out / "checkpoints" / name, key, cfg.keep)) as checkpoints:
         done = checkpoints.latest or 0
@@ -110,6 +113,15 @@ def check_batch(cfg: TrainConfig, mesh: Mesh) -> None:
         raise InputError(
             f"mesh: data x fsdp is {ways}, for {jax.process_count()} processes; each process needs its own share"
         )
+
+
+def say_buckets(loader: Loader, edges: Sequence[tuple[int, int]]) -> None:
+    """Raises TrainingError where a step would hold two rows that contradict each other."""
+    if found := loader.together(edges):
+        raise TrainingError(f"conflicts: step {found[0][0]} holds both rows of a pair, and of {len(found) - 1} more")
+    if edges and jax.process_index() == 0:
+        told = f"conflicts: {len(edges)} pairs in {loader.buckets} buckets"
+        print(f"{told}; checked: none of {loader.steps} steps holds both rows of a pair", file=sys.stderr, flush=True)
 
 
 def say_attention(model: Model, cfg: TrainConfig, mesh: Mesh) -> None:
