@@ -102,11 +102,15 @@ def _judge(run: RunDir, base: Path, job: RunJob) -> None:
     inputs = [run / f"{name}.parquet" for name in ("rows", "plumbing", "detect", "detect_base", "diagnose")]
     found = lambda: write_table(run / "verdicts.parquet", verdicts(run))
     _stage(run, "verdicts", inputs, ["verdicts.parquet"], found)
-    tables = ("verdicts", "scores_base", "scores_tuned", "plumbing", "diagnose", "conflicts", "dynamics", "train_log")
-    names = ["config.yaml", "conflicts.json", *(f"{name}.parquet" for name in tables)]
-    inputs = [run / name for name in names if (run / name).is_file()]
-    outputs = ["report.html", "report.json"]
-    _stage(run, "report", inputs, outputs, lambda: report.write_report(run, job.title))
+    _report(run, job.title)
+
+
+def _report(run: RunDir, title: str) -> None:
+    scores = ("verdicts", "scores_base", "scores_tuned", "plumbing", "dynamics", "train_log")
+    names = [f"{name}.parquet" for name in (*scores, "diagnose", "conflicts", "robust_rows")]
+    inputs = [run / name for name in ("config.yaml", "conflicts.json", "robustness.json", *names)]
+    inputs = [path for path in inputs if path.is_file()]
+    _stage(run, "report", inputs, ["report.html", "report.json"], lambda: report.write_report(run, title))
 
 
 def prepare(
@@ -178,12 +182,13 @@ def run_diagnose(job: DiagnoseJob) -> None:
 
 
 def run_robustness(job: RobustnessJob) -> None:
-    """robustness.parquet and robustness.json of a finished run, and what they say."""
+    """robustness.parquet and robustness.json of a finished run, what they say, and the report anew."""
     run, made = _finished(job.run)
     tuned = models.resolve(made.tuned) if made.tuned else run / "tuned"
     robust.check_run(run, tuned)
     if robust.run_grid(run, made, tuned, job):
         told = robust.tell(run)
+        _report(run, made.title)
         if jax.process_index() == 0:
             print(told)
 
