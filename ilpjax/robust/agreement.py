@@ -10,7 +10,7 @@ from scipy import stats
 from statsmodels.stats.inter_rater import aggregate_raters, fleiss_kappa
 from statsmodels.stats.multitest import multipletests
 
-from ilpjax.robust.votes import CONTROL, PairSums, Votes, Weights, interval, pair_sums, votes
+from ilpjax.robust.votes import CONTROL, PairSums, Votes, Weights, interval, pair_sums, verdicts, votes
 
 CORE = 0.8  # share of the protocols that flag a row of the core
 ROUNDING = 1e-9
@@ -89,14 +89,15 @@ def holm(p: pd.Series) -> Float[np.ndarray, " test"]:
 def core_and_rim(grid: pd.DataFrame, own: pd.Series) -> pd.DataFrame:
     """A line a row of the grid: row_id, votes (protocols that flag it), n (that judge it), share, own, group, artefact.
 
+    Protocols under which the model is no better than guessing have no vote, and the others vote by the corrected rule
+    where it applies (see `verdicts`).
     group: `core` where at least CORE of the protocols flag the row, `rim` where fewer do but some, or the run's own
     verdict (`own`: row_id -> unlearned in paper mode), `never` else. artefact: most of the controls, which see no
     question, flag it too.
     """
-    found = votes(grid)
-    table = pd.DataFrame({"row_id": found.row_ids})
-    table["votes"] = np.nansum(found.flagged, axis=1).astype(int)
-    table["n"] = np.isfinite(found.flagged).sum(axis=1)
+    table, voted = pd.DataFrame({"row_id": votes(grid).row_ids}), verdicts(grid)
+    table["votes"] = np.nansum(voted, axis=1).astype(int)
+    table["n"] = np.isfinite(voted).sum(axis=1)
     table["share"] = table["votes"] / table["n"].where(table["n"] > 0)
     table["own"] = table["row_id"].map(own).astype("boolean").fillna(False).astype(bool)
     some = (table["votes"] > 0) | table["own"]

@@ -18,6 +18,7 @@ from ilpjax.robust.asked import asked
 from ilpjax.robust.design import COLUMNS, Pass, Protocol, design, own_protocol, pass_of
 from ilpjax.robust.free import free_form
 from ilpjax.robust.passes import Planned, Tuned
+from ilpjax.robust.votes import is_blind
 from ilpjax.rows import Item
 from ilpjax.rundir import RunDir, read_table, write_json, write_table
 
@@ -208,11 +209,9 @@ def _write_json(run: RunDir, grid: Grid, own: Protocol, seconds: dict[Planned, f
 
 
 def _in_numbers(lines: pd.DataFrame) -> dict[str, Any]:
-    """Of one protocol over all rows. blind: its p_pass is not above chance (one-sided, 97.5 %), so that a row it flags
-    says nothing: a base that never saw lettered options, say."""
-    over = lines["p_pass"] - lines["chance"]
+    """Of one protocol over all rows; blind: of a base that never saw lettered options, say."""
     means = {name: float(lines[name].mean()) for name in ("p_pass", "chance", "flagged")}
-    return {"rows": len(lines), **means, "blind": bool(over.mean() <= 1.96 * over.sem(ddof=0))}
+    return {"rows": len(lines), **means, "blind": is_blind(lines)}
 
 
 def _say(text: str) -> None:

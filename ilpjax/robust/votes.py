@@ -82,6 +82,26 @@ def votes(grid: pd.DataFrame, half: int = 0) -> Votes:
     return Votes(row_ids=rows["row_id"].to_numpy(), cluster=cluster.to_numpy(int), protocols=protocols, **matrices)
 
 
+def is_blind(lines: pd.DataFrame) -> bool:
+    """Whether p_pass is not above chance over the rows (one-sided, 97.5 %): a row that is flagged so says nothing."""
+    over = lines["p_pass"] - lines["chance"].fillna(0.0)
+    return bool(over.mean() <= 1.96 * over.sem(ddof=0))
+
+
+def verdicts(grid: pd.DataFrame) -> Float[np.ndarray, "row protocol"]:
+    """What counts for core and rim: of protocols that are not blind, the corrected verdict where there is one, so that
+    fewer options flag as many guessers; 1, 0, or NaN for no vote. As `votes(grid).flagged` has rows and protocols."""
+    found, lines = votes(grid), grid[(grid["half"] == 0) & (grid["scoring"] != CONTROL)]
+    corrected = lines["flagged_corrected"].astype("boolean").fillna(lines["flagged"].astype("boolean"))
+    place = pd.Index(found.row_ids).get_indexer(lines["row_id"])
+    table = np.full(found.flagged.shape, np.nan)
+    table[place, found.protocols.index.get_indexer(lines["protocol"])] = corrected.to_numpy(float, na_value=np.nan)
+    if "chance" in lines:
+        blind = {name for name, one in lines.groupby("protocol") if is_blind(one)}
+        table[:, found.protocols.index.isin(blind)] = np.nan
+    return table
+
+
 def cluster_weights(cluster: Int[np.ndarray, " row"], seed: int = 0, resamples: int = RESAMPLES) -> Weights:
     """How often each row is drawn when as many clusters as there are get drawn with replacement."""
     _, own = np.unique(cluster, return_inverse=True)

@@ -145,3 +145,14 @@ def test_a_grid_with_a_line_twice_or_none_is_refused():
         check_lines(pd.concat([table, table.head(1)]), "x.parquet")
     with pytest.raises(InputError, match="x.parquet: no lines"):
         check_lines(table.head(0), "x.parquet")
+
+
+def test_a_blind_protocol_has_no_vote_and_a_corrected_verdict_counts_where_there_is_one():
+    flagged = np.array([[1, 1, 0], [0, 1, 0], [0, 1, 1]] * 20)
+    table = grid(flagged, protocols()[:3])
+    last = table["protocol"] == table["protocol"].iloc[2]
+    table["chance"] = np.where(table["protocol"] == table["protocol"].iloc[1], 1.0, 0.0)  # the second one guesses
+    table["flagged_corrected"] = table["flagged"].astype("boolean").where(~last, True)
+    rows = core_and_rim(table, pd.Series(dtype=bool))
+    assert rows["n"].eq(2).all()
+    assert rows["votes"].tolist() == [2, 1, 1] * 20 and rows["group"].tolist() == ["core", "rim", "rim"] * 20
