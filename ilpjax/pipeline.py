@@ -72,6 +72,7 @@ def run(job: RunJob, scratch: tempfile.TemporaryDirectory[str] | None = None) ->
     run = RunDir(job.out)
     diagnose.check_settings(job.diagnose)
     conflicts.check_settings(job.conflicts, run)
+    train.check_conflicts(job.sft)
     base, tuned = models.resolve(job.base), models.resolve(job.tuned) if job.tuned else None
     prepare(run, job.rows, base, tuned, job.data, job.seed)
     run.start(job)  # not before the rows are known to be right: a refusal leaves nothing
@@ -210,6 +211,7 @@ def run_prepare(job: PrepareJob) -> None:
 
 def run_sft(job: SFTJob) -> None:
     run = RunDir(job.out)
+    train.check_conflicts(job.sft)
     run.start(job)
     _sft(run, job)
 

@@ -1,6 +1,7 @@
 """Batches over Grain: the same plan on every process, each taking its share, resumed exactly."""
 
 import hashlib
+import heapq
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -20,7 +21,8 @@ class Loader:
     `epochs=2.5` is two whole ones and a prefix, half of the steps (at least one), of the third. With order="blocks" the
     examples of a block (`blocks[n]`: example n's) get all their epochs before those of the next one, by first
     appearance. With `edges` (places in `examples`) no step holds both ends of one, over all processes: rows are packed
-    within buckets, one a colour of the graph, and the steps are shuffled.
+    within buckets, one a colour of the graph; sequences without a row of an edge fill up any step; the steps are
+    shuffled.
 
     steps: int            steps of the run
     steps_per_epoch: list[int]   with blocks, of each block's epochs in turn
@@ -54,12 +56,14 @@ class Loader:
         self.buckets = max(1, int(colours.max(initial=-1)) + 1)
         for block in _blocks(len(lengths), blocks if order == "blocks" else None):
             for epoch in range(int(np.ceil(epochs))):
-                steps: list[list[list[int]]] = []
+                packed: list[list[list[int]]] = []  # bucket -> sequence -> examples
                 for members in buckets(colours[block], lengths[block], seed=seed, epoch=epoch):
                     own = block[members]
                     local = plan_epoch(lengths[own], seed=seed, epoch=epoch, seq_len=seq_len, order=order)
-                    steps += _cut([own[sequence].tolist() for sequence in local], batch)
+                    packed.append([own[sequence].tolist() for sequence in local])
+                steps = _cut(packed[0], batch)
                 if edges:
+                    steps = _cut_apart(packed, colours >= 0, batch)
                     drawn = np.random.default_rng([seed % 2**64, epoch, len(steps)]).permutation(len(steps))
                     steps = [steps[n] for n in drawn]
                 part = min(1.0, epochs - epoch)
@@ -158,6 +162,24 @@ def _cut(sequences: list[list[int]], batch: int) -> list[list[list[int]]]:
     steps = -(-len(sequences) // batch)
     edges = [n * len(sequences) // steps for n in range(steps + 1)]
     return [sequences[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+
+
+def _cut_apart(packed: list[list[list[int]]], bound: np.ndarray, batch: int) -> list[list[list[int]]]:
+    """Steps of which none holds `bound` rows of two buckets: as few as can be, and as even."""
+    steps: list[list[list[int]]] = []
+    loose = []
+    for sequences in packed:
+        steps += _cut([sequence for sequence in sequences if bound[sequence].any()], batch)
+        loose += [sequence for sequence in sequences if not bound[sequence].any()]
+    count = sum(map(len, steps)) + len(loose)
+    steps += [[] for _ in range(-(-count // batch) - len(steps))]
+    emptiest = [(len(step), n) for n, step in enumerate(steps)]
+    heapq.heapify(emptiest)
+    for sequence in loose:
+        size, n = emptiest[0]
+        steps[n].append(sequence)
+        heapq.heapreplace(emptiest, (size + 1, n))
+    return steps
 
 
 def _fingerprint(examples: Sequence[Example], plan: list[list[list[int]]], shape: tuple[int, int]) -> str:

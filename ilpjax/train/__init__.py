@@ -1,6 +1,6 @@
 """Training: the step, the loop, checkpoints, per-row dynamics; SFT and pre-training as stages."""
 
-from ilpjax.train.jobs import run_cpt, run_sft
+from ilpjax.train.jobs import check_conflicts, run_cpt, run_sft
 from ilpjax.train.loop import check_batch, fit
 from ilpjax.train.optimizer import decay_mask, make_optimizer, schedule
 from ilpjax.train.progress import Progress, peak_flops
@@ -11,6 +11,7 @@ __all__ = [
     "State",
     "abstract_state",
     "check_batch",
+    "check_conflicts",
     "decay_mask",
     "fit",
     "init_state",

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import pandas as pd
 from transformers import PreTrainedTokenizerBase
 
-from ilpjax.config import CPTJob, NewModel, SFTJob
+from ilpjax.config import CPTJob, NewModel, SFTJob, TrainConfig
 from ilpjax.data import (
     Template,
     check_tokenizer,
@@ -35,6 +36,7 @@ def run_sft(job: SFTJob) -> None:
     """
     out, mesh = RunDir(job.out), make_mesh(job.mesh)
     check_batch(job.sft, mesh)
+    check_conflicts(job.sft)
     base = resolve(job.base)
     tokenizer = load_tokenizer(str(base))
     check_tokenizer(tokenizer, read_spec(base).vocab)
@@ -51,6 +53,16 @@ def run_sft(job: SFTJob) -> None:
     save_model(out / "tuned", model, params, tokenizer=tokenizer)
 
 
+def check_conflicts(cfg: TrainConfig) -> None:
+    """Before anything is computed. Raises InputError for a file that is no table of pairs, or an order without
+    buckets."""
+    if cfg.conflicts is None:
+        return
+    if cfg.order != "shuffle":
+        raise InputError(f"sft.order: {cfg.order} with sft.conflicts, whose buckets are shuffled; shuffle is right")
+    _read_pairs(cfg.conflicts)
+
+
 def conflict_edges(file: str | None, ids: Sequence[str]) -> list[tuple[int, int]]:
     """The pairs of a conflicts.parquet as places in `ids`; a line on stderr says how many name rows that are not there.
 
@@ -58,17 +70,24 @@ def conflict_edges(file: str | None, ids: Sequence[str]) -> list[tuple[int, int]
     """
     if file is None:
         return []
+    table = _read_pairs(file)
+    place = {row_id: n for n, row_id in enumerate(ids)}
+    pairs = list(zip(table["row_a"], table["row_b"], strict=True))
+    here = [(place[a], place[b]) for a, b in pairs if a in place and b in place]
+    lost = len(pairs) - len(here)
+    if lost and jax.process_index() == 0:
+        print(f"conflicts: {lost} of {len(pairs)} pairs name rows that are not trained on", file=sys.stderr, flush=True)
+    return sorted({(min(edge), max(edge)) for edge in here})
+
+
+def _read_pairs(file: str) -> pd.DataFrame:
     table = read_table(file)
     for column in ("row_a", "row_b"):
         if column not in table:
-            raise InputError(f"conflicts: {file} has no column {column}; a conflicts.parquet would be right")
-    place = {row_id: n for n, row_id in enumerate(ids)}
-    pairs = list(zip(table["row_a"], table["row_b"], strict=True))
-    edges = sorted((place[a], place[b]) for a, b in pairs if a in place and b in place)
-    if len(edges) < len(pairs) and jax.process_index() == 0:
-        lost = len(pairs) - len(edges)
-        print(f"conflicts: {lost} of {len(pairs)} pairs name rows that are not trained on", file=sys.stderr, flush=True)
-    return edges
+            raise InputError(f"{file}: no column {column}; a conflicts.parquet would be right")
+    if len(same := table[table["row_a"] == table["row_b"]]):
+        raise InputError(f"{file}: row {same['row_a'].iloc[0]!r} is paired with itself; two rows would be right")
+    return table
 
 
 def run_cpt(job: CPTJob) -> None:
@@ -80,6 +99,8 @@ def run_cpt(job: CPTJob) -> None:
         raise InputError("base, new: give one of them, a model to continue from or the config of one to begin")
     if job.new is not None:  # a config that cannot be built is told before any text is read
         ModelSpec.from_config(job.new.config | {"vocab_size": job.new.vocab}, "new.config")
+    if job.cpt.conflicts is not None:
+        raise InputError("cpt.conflicts: documents have no rows that contradict each other; sft.conflicts is right")
     out, mesh = RunDir(job.out), make_mesh(job.mesh)
     check_batch(job.cpt, mesh)
     base = resolve(job.base) if job.base else None

@@ -55,6 +55,27 @@ def test_free_rows_fill_the_buckets_evenly_and_not_alike_in_each_epoch():
     assert sizes[0] == 5000 and sizes[1] == pytest.approx(sizes[2], abs=2)
 
 
+@pytest.mark.parametrize("members", [2, 18])
+def test_many_buckets_cost_at_most_a_sequence_each_not_a_step(members):
+    lengths = np.random.default_rng(0).integers(1, 16, 600)
+    edges = [(a, b) for b in range(members) for a in range(b)]
+    plain, apart = loader(lengths, (), batch=16), loader(lengths, edges, batch=16)
+    assert apart.buckets == members and plain.steps_per_epoch[0] > members
+    assert apart.steps_per_epoch[0] <= plain.steps_per_epoch[0] + members // 16 + 1
+    plain.close(), apart.close()
+
+
+@given(graphs(), st.sampled_from([2, 4]))
+def test_it_holds_for_what_all_processes_together_hold(graph, processes):
+    rows, edges, lengths = graph
+    shares = [loader(lengths, edges, process_index=n, process_count=processes) for n in range(processes)]
+    steps = [np.concatenate([batch["rows"].ravel() for batch in parts]) for parts in zip(*shares, strict=True)]
+    assert together([[n for n in step.tolist() if n >= 0] for step in steps], edges) == []
+    assert sorted(n for step in steps for n in step.tolist() if n >= 0) == sorted([*range(rows)] * 2)
+    for share in shares:
+        share.close()
+
+
 def test_the_checker_sees_what_is_wrong():
     assert together([[1, 2, 3], [4]], [(1, 4), (3, 2)]) == [(0, 3, 2)]
 
