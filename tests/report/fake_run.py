@@ -75,7 +75,7 @@ def add_grid(run: RunDir, seed: int = 0) -> None:
         for half in (0,) if decoding == "greedy" else (0, 1, 2):
             drawn = np.clip(p + rng.normal(0, 0.15, len(p)), 0, 1)
             told = {"protocol": "/".join(one.values()), **one, "half": half, "n": 5, "p_pass": drawn}
-            parts.append(pd.DataFrame({"row_id": ids, **told, "flagged": drawn < 0.2}))
+            parts.append(pd.DataFrame({"row_id": ids, **told, "flagged": drawn < 0.2, "flagged_corrected": None}))
     write_table(run / "robustness.parquet", pd.concat(parts))
     robust.tell(run)
 
