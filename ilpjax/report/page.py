@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from ilpjax.report import plots
 from ilpjax.report.cards import TEXT, clip, page_data, script_json
-from ilpjax.report.contradictions import VERDICT, pair_texts
+from ilpjax.report.contradictions import KIND, VERDICT, pair_texts
 from ilpjax.report.frame import Judged
 from ilpjax.report.tables import Tables
 
@@ -26,8 +26,9 @@ def render(numbers: dict[str, Any], tables: Tables, judged: Judged) -> str:
     environment.filters |= {"pct": pct, "pc": _percent, "pc0": _whole_percent, "num": num, "dec": dec, "dec2": dec2}
     environment.filters |= {"words": words, "clip": lambda text, most: str(text)[:most]}
     environment.filters |= {
-        "ends": lambda text: clip(str(text), TEXT // 4),
+        "ends": lambda text: clip(text, TEXT // 4),
         "ruling": lambda kind: VERDICT.get(kind, kind),
+        "differ": lambda kind: KIND.get(kind, kind),
     }
     return environment.from_string(_asset("page.html")).render(
         n=numbers,

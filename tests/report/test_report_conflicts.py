@@ -44,7 +44,9 @@ def test_steps_and_what_each_left(run, section, numbers):
     assert left[:3] == [pairs - 50, pairs - 80, pairs - 100] and left[2] == found and set(left[3:]) == {None}
     shown = {line[0]: line[1:] for line in cells(section) if len(line) == 4}
     assert shown["same text"] == ["30", f"{3000 / pairs:.1f}\u00a0%", str(pairs - 80)]
-    assert shown["listcontradiction"][0] == str((read_table(run / "conflicts.parquet")["kind"] == "list").sum())
+    assert shown["listcontradiction: lists differ"][0] == str(
+        (read_table(run / "conflicts.parquet")["kind"] == "list").sum()
+    )
     assert "words and letters (lexical; no encoder): a cosine of 0.5 or more, exact search." in section
     assert f"<b>{found}</b> of them ask the same" in section
 
@@ -90,9 +92,13 @@ def test_cards_name_the_judge_of_the_pair(run):
         assert partner["verdict"] == verdict and partner["judge"] == ("" if verdict == "unjudged" else "offline")
 
 
-def test_an_encoder_is_named_and_a_recall_told(tmp_path):
+def test_an_encoder_is_named_a_recall_told_and_a_partner_may_answer_with_no_option_of_the_row(tmp_path):
     run = make_run(tmp_path, rows=40)
     add_conflicts(run, encoder="models/<mini>", judge="one, two")
+    causes = read_table(run / "diagnose.parquet")
+    evidence = [json.loads(text) for text in causes["evidence"]]
+    free = [json.dumps(one | {"partner": one["partner"] | {"option": None}}) for one in evidence]
+    write_table(run / "diagnose.parquet", causes.assign(evidence=free))
     told = json.loads((run / "conflicts.json").read_text())
     write_json(run / "conflicts.json", told | {"search": "approximate", "recall": 0.987})
     write_report(run, "x")
@@ -130,14 +136,3 @@ def test_tables_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(InputError, match="conflicts.parquet: row 'elsewhere' is not in rows.parquet; run run again"):
         write_report(run, "x")
     assert not (run / "report.html").exists()
-
-
-def test_a_partner_whose_answer_is_no_option_of_the_row(tmp_path):
-    run = make_run(tmp_path, rows=40)
-    causes = read_table(run / "diagnose.parquet")
-    told = json.loads(causes.loc[0, "evidence"])
-    told["partner"]["option"] = None
-    causes.loc[0, "evidence"] = json.dumps(told)
-    write_table(run / "diagnose.parquet", causes)
-    write_report(run, "x")
-    assert (run / "report.html").is_file()
