@@ -246,6 +246,8 @@ def run_convert(job: ConvertJob) -> None:
 def run_conflicts(job: ConflictsJob) -> None:
     """rows.parquet, conflicts.parquet and conflicts.json; prints what each step left."""
     run = RunDir(job.out)
+    if (run / "detect.parquet").is_file():
+        raise InputError(f"out: {job.out} holds a run, which has a config of its own; another folder would be right")
     conflicts.check_settings(job, run)
     rows = lambda: write_table(run / "rows.parquet", data.rows_table(data.read_rows(job.rows, job.data)))
     _stage(run, "rows", [*_files(job.rows), job.data], ["rows.parquet"], rows)

@@ -136,5 +136,7 @@ def test_a_run_tells_a_free_form_row_who_contradicts_it(tmp_path):
     near = read_table(study.run / "neighbours.parquet").set_index(["row_id", "partner"])
     assert near.loc[("c", "a"), "conflicts"] and near.loc[("c", "a"), "verdict"] in ("wrong", "undecided")
     assert not near.loc[("a", "b"), "conflicts"]
+    with pytest.raises(InputError, match="holds a run"):
+        find(str(file), study.run.path)
     evidence = json.loads(study.rows.set_index("row_id").loc["g", "evidence"])
     assert evidence["partner"]["row_id"] in ("e", "f") and evidence["partner"]["verdict"] is not None
