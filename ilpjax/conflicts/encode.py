@@ -65,7 +65,7 @@ class Encoder:
         self.name, self.dims, self.fingerprint = name, model.dims, fingerprint
         self.shapes: set[tuple[int, int]] = set()
         self._model, self._mesh = model, mesh
-        self._tokenizer = load_tokenizer(model.tokenizer)
+        self._tokenizer = model.prepare_tokenizer(load_tokenizer(model.tokenizer))
         check_tokenizer(self._tokenizer, model.spec.vocab)
         ways = mesh.shape["data"] * mesh.shape["fsdp"]
         tokens = TOKENS.get(mesh.devices.flat[0].platform, TOKENS_ELSEWHERE)

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
+from tokenizers import normalizers
+from transformers import PreTrainedTokenizerBase
 
 from ilpjax.errors import InputError
 from ilpjax.models.bert import BertSpec, hidden_states, linear, read_weights
@@ -50,8 +52,18 @@ class SentenceModel:
 
     def prepare(self, text: str) -> str:
         """The text that is tokenised."""
-        text = (self.prompt + text).strip()
-        return text.lower() if self.lower else text
+        return (self.prompt + text).strip()
+
+    def prepare_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+        """The tokenizer, which then lower-cases where the model asks for it; special tokens in a text stay as they are.
+
+        So it is since sentence-transformers 5.4; before, "[PAD]" in a text became "[pad]".
+        """
+        if self.lower:
+            backend: Any = tokenizer.backend_tokenizer  # every tokenizer that is read here has one
+            own = [backend.normalizer] if backend.normalizer else []
+            backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *own])
+        return tokenizer
 
     def embed(
         self, params: dict[str, Any], tokens: Int[Array, "batch seq"], lengths: Int[Array, " batch"]
@@ -140,16 +152,18 @@ def _pooling(place: Path) -> tuple[str, ...]:
     config = read_json(path)
     if config.get("include_prompt") is False:
         raise InputError(f"{path}: include_prompt: false is not supported; true would be right")
-    if "pooling_mode" in config:
-        asked = {str(config["pooling_mode"])}
+    if "pooling_mode" in config:  # since 5.4: a mode, or a list of them in its own order
+        named = config["pooling_mode"]
+        asked = tuple(map(str, named if isinstance(named, list) else [named]))
     else:
         flags = {"pooling_mode_mean_tokens": True} | {k: v for k, v in config.items() if k.startswith("pooling_mode_")}
-        asked = {str(_POOLING.get(key, key)) for key, on in flags.items() if on}
+        on = [key for key, value in flags.items() if value]
+        asked = tuple(_POOLING.get(key, key) for key in sorted(on, key=[*_POOLING, *on].index))
     modes = tuple(_POOLING.values())
-    if not asked or asked - set(modes):
-        wrong = ", ".join(sorted(asked - set(modes))) or "no pooling mode"
+    if not asked or set(asked) - set(modes):
+        wrong = ", ".join(sorted(set(asked) - set(modes))) or "no pooling mode"
         raise InputError(f"{path}: {wrong} is not supported; supported: {', '.join(modes)}")
-    return tuple(mode for mode in modes if mode in asked)
+    return asked
 
 
 def _dense(place: Path, dims: int) -> tuple[str, dict[str, np.ndarray]]:

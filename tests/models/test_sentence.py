@@ -43,7 +43,7 @@ CASES: dict[str, dict[str, Any]] = {
 def vectors(folder: Path, texts: list[str] = TEXTS, dtype: Any = jnp.float32) -> np.ndarray:
     """All texts in one batch, padded to the longest."""
     model, params = load_sentence_model(folder, one_device(), dtype)
-    tokenizer = load_tokenizer(model.tokenizer)
+    tokenizer = model.prepare_tokenizer(load_tokenizer(model.tokenizer))
     encoded = tokenizer([model.prepare(text) for text in texts], truncation=True, max_length=model.max_tokens)
     lengths = np.array([len(ids) for ids in encoded["input_ids"]])
     tokens = np.full((len(texts), lengths.max()), model.spec.pad)
@@ -68,6 +68,22 @@ def test_vectors_equal_those_of_sentence_transformers(case: str, tmp_path: Path)
     assert ours.shape == peer.shape
     assert np.abs(ours - peer).max() <= NEAR * np.abs(peer).max()
     assert np.abs(peer[0] - peer[1]).max() > 100 * NEAR * np.abs(peer).max()  # the weights tell texts apart
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("case", ["all_dense", "lower", "plain", "mpnet_max_dense"])
+def test_a_folder_as_sentence_transformers_writes_it_now(case: str, tmp_path: Path):
+    peer = pytest.importorskip("sentence_transformers", reason="no sentence-transformers")
+    folder = tiny_encoder(tmp_path / "model", **CASES[case])
+    peer.SentenceTransformer(str(folder), device="cpu").save_pretrained(str(tmp_path / "saved"))
+    assert np.array_equal(vectors(tmp_path / "saved"), vectors(folder))
+
+
+def test_modes_in_a_list_keep_its_order(tmp_path: Path):
+    folder = tiny_encoder(tmp_path / "model", pooling=("max", "mean"), normalize=False)
+    both = vectors(folder)
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode": ["mean", "max"]}))
+    assert np.array_equal(vectors(folder), np.roll(both, WIDTH, axis=1))
 
 
 @pytest.mark.parametrize("family", ["bert", "mpnet"])
