@@ -276,7 +276,9 @@ class RobustnessJob(Config):
     )
     decodings: list[Decoding] = Field(list(get_args(Decoding)), description="how an answer is chosen")
     orders: list[Literal["own", "permuted"]] = Field(["own", "permuted"], description="letter: order of the options")
-    sources: list[Literal["own", "random"]] = Field(["own", "random"], description="whose distractors")
+    sources: list[Literal["own", "near", "random"]] = Field(
+        ["own", "near", "random"], description="whose distractors; near: answers to the questions most alike"
+    )
     counts: list[Literal["all", "k2", "k3"]] = Field(["all", "k2", "k3"], description="options left of an item's")
     wordings: list[Literal["train", "w1", "w2", "w3"]] = Field(
         ["train", "w1", "w2", "w3"], description="train: the prompt as it was trained on; w1 to w3: paraphrases"

@@ -4,11 +4,21 @@ from ilpjax.conflicts.answers import KINDS, OPEN, SAME, compare
 from ilpjax.conflicts.approximate import approximate_pairs
 from ilpjax.conflicts.encode import Encoder, default_encoder, encode_to, load_encoder
 from ilpjax.conflicts.graph import STEPS, contradictions
+from ilpjax.conflicts.lexical import lexical_vectors
 from ilpjax.conflicts.pairs import similar_pairs, similar_pairs_reference
-from ilpjax.conflicts.stage import OUTPUTS, Likeness, check_settings, find_pairs, judge_pairs, tell
+from ilpjax.conflicts.stage import (
+    LEXICAL_THRESHOLD,
+    OUTPUTS,
+    Likeness,
+    check_settings,
+    find_pairs,
+    judge_pairs,
+    tell,
+)
 
 __all__ = [
     "KINDS",
+    "LEXICAL_THRESHOLD",
     "OPEN",
     "OUTPUTS",
     "SAME",
@@ -23,6 +33,7 @@ __all__ = [
     "encode_to",
     "find_pairs",
     "judge_pairs",
+    "lexical_vectors",
     "load_encoder",
     "similar_pairs",
     "similar_pairs_reference",

@@ -20,7 +20,8 @@ GROUPS = ("core", "rim", "never")
 def agreement(found: Votes, weights: Weights, confidence: float = 0.95) -> dict[str, Any]:
     """pairs: a line for every two protocols {a, b, n (rows that both judge), jaccard, kappa, each with _low, _high, p,
     p_holm}; kappa is null where a protocol flags all or none of them, Jaccard where neither flags any. p: that kappa
-    is 0 (asymptotic, of rows taken as independent), Holm over all pairs. Intervals: percentiles over `weights`.
+    is 0 (Wald, its error from `weights`, so that rows of a question count once), Holm over all pairs. Intervals:
+    percentiles over `weights`.
     n, protocols: rows, and the names of the protocols; constant: those that flag all or none.
     kappa_mean, jaccard_mean: over the pairs. fleiss: over all protocols, of the rows that every one judges."""
     first, second = np.triu_indices(found.flagged.shape[1])
@@ -33,7 +34,7 @@ def agreement(found: Votes, weights: Weights, confidence: float = 0.95) -> dict[
         table[name] = value[0]
         ends = np.where(np.isfinite(value[0]), interval(resampled, confidence), np.nan)
         table[f"{name}_low"], table[f"{name}_high"] = ends
-    table["p"] = p_of_no_agreement(sums)[0]
+    table["p"] = p_of_none(*measures["kappa"])
     table = table[other].reset_index(drop=True)
     table["p_holm"] = holm(table["p"])
     means = {
@@ -61,15 +62,15 @@ def kappa(sums: PairSums) -> Float[np.ndarray, "resample pair"]:
     return np.where(varied, value, np.nan)
 
 
-def p_of_no_agreement(sums: PairSums) -> Float[np.ndarray, "resample pair"]:
-    """Two-sided p that kappa is 0, by its asymptotic variance when it is (Fleiss, Cohen and Everitt 1969); NaN where
-    there is no kappa."""
+def p_of_none(
+    value: Float[np.ndarray, "1 pair"], drawn: Float[np.ndarray, "resample pair"]
+) -> Float[np.ndarray, " pair"]:
+    """Two-sided p that each value is 0, by the spread of its resamples; NaN where there is no value."""
+    known = np.isfinite(drawn)
+    count = np.maximum(known.sum(axis=0), 1)
+    centred = np.where(known, drawn - np.where(known, drawn, 0.0).sum(axis=0) / count, 0.0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        left, right = sums.left / sums.n, sums.right / sums.n
-        chance = left * right + (1 - left) * (1 - right)
-        term = left * right * (left + right) + (1 - left) * (1 - right) * (2 - left - right)
-        error = np.sqrt((chance + chance**2 - term) / sums.n) / (1 - chance)
-        return 2 * stats.norm.sf(np.abs(kappa(sums)) / error)
+        return 2 * stats.norm.sf(np.abs(value[0]) / np.sqrt((centred**2).sum(axis=0) / count))
 
 
 def jaccard(sums: PairSums) -> Float[np.ndarray, "resample pair"]:

@@ -26,7 +26,7 @@ class Protocol:
     scoring: str
     decoding: str
     order: str  # own: the item's order; permuted: several, run r under order r mod R
-    source: str  # whose distractors: the item's own, or answers of rows drawn at random
+    source: str  # whose distractors: the item's own, or answers to the nearest questions, or of rows drawn at random
     count: str  # all options, or k2, k3
     wording: str  # train: as the template has it; w1 ... w3: paraphrases
     dtype: str
@@ -79,7 +79,7 @@ def pass_of(protocol: Protocol, own: Protocol, run: RunJob, job: RobustnessJob) 
 
 
 def design(run: RunJob, job: RobustnessJob, dtype: str) -> list[Protocol]:
-    """The run's own protocol first; each factor moved alone from it, free-form's two from free-choice at temperature 1;
+    """The run's own protocol first; each factor moved alone from it, and from free-choice at temperature 1 and greedy;
     then the fewest closed-form protocols (chosen greedily) in which every two levels meet that can without a pass of
     their own. A level that the job leaves out is in no protocol but the run's own."""
     own = own_protocol(run, dtype)
@@ -93,7 +93,8 @@ def design(run: RunJob, job: RobustnessJob, dtype: str) -> list[Protocol]:
         "dtype": job.dtypes,
     }
     free = replace(own, scoring="free-choice", order="own")
-    stars = [replace(centre, **{name: level}) for centre in (own, free) for name in FACTORS for level in levels[name]]
+    centres = (own, free, replace(free, decoding="greedy"))
+    stars = [replace(centre, **{name: level}) for centre in centres for name in FACTORS for level in levels[name]]
     letter = replace(own, scoring="letter", order="permuted")
     stars += [letter, replace(letter, scoring="letter-debiased")]
     allowed = lambda one: one == own or all(getattr(one, name) in levels[name] for name in FACTORS)
@@ -105,8 +106,9 @@ def design(run: RunJob, job: RobustnessJob, dtype: str) -> list[Protocol]:
 
 def _sensible(one: Protocol, own: Protocol) -> bool:
     """Whether the levels can stand together."""
-    if one.free:  # no options are shown, and each is a pass: from the training template alone
-        return (one.order, one.source, one.count, one.wording, one.dtype) == ("own", "own", "all", "train", own.dtype)
+    if one.free:  # no options are shown, and each is a pass: other wordings for greedy alone, which costs least
+        worded = one.wording == "train" or (one.decoding == "greedy" and one.scoring == "free-choice")
+        return worded and (one.order, one.source, one.count, one.dtype) == ("own", "own", "all", own.dtype)
     if one.scoring == "control":  # there is no question to word
         return one.decoding in ("greedy", "t1") and one.wording == "train" and one.order == own.order
     return one.decoding != "beam" and (one.order == "own" or one.scoring.startswith("letter"))

@@ -14,12 +14,12 @@ from ilpjax import data, diagnose
 from ilpjax.config import RobustnessJob, RunJob, SampleConfig
 from ilpjax.errors import InputError
 from ilpjax.robust import closed, passes
-from ilpjax.robust.asked import asked
+from ilpjax.robust.asked import asked, rows_reworded
 from ilpjax.robust.design import COLUMNS, Pass, Protocol, design, own_protocol, pass_of
 from ilpjax.robust.free import free_form
 from ilpjax.robust.passes import Planned, Tuned
 from ilpjax.robust.votes import is_blind
-from ilpjax.rows import Item
+from ilpjax.rows import Item, Row
 from ilpjax.rundir import RunDir, read_table, write_json, write_table
 
 NEEDS = ("rows", "items", "scores_tuned", "detect")
@@ -107,7 +107,10 @@ def _planned(run: RunDir, items: Sequence[Item], own: Protocol, probes: dict[str
     free = [row for row in rows if row.row_id in wanted]
     grid: Grid = {}
     for one, protocols in readers.items():
-        asks = free if one.kind == "free" else asked(one, items, everybody, datasets, probes, job.seed)
+        own_items = asked(one, items, everybody, datasets, probes, job.seed)
+        asks: Sequence[Item | Row] = own_items
+        if one.kind == "free":
+            asks = free if one.wording == "train" else rows_reworded(free, own_items)
         if asks:
             grid[passes.plan(one, asks, one == own_pass, tuned)] = protocols
         else:

@@ -22,7 +22,7 @@ SFT = {"epochs": 1, "seq_len": 64, "batch": 8, "lr": 1e-3, "remat": False}
 LONE = {"id": "lone", "dataset": "other", "prompt": "Say it.", "response": "A word nobody else says."}
 LESS = {"decodings": ["greedy", "t1"], "wordings": ["train", "w1"], "samples": 4, "new_tokens": 3}
 LESS["scorings"] = ["letter", "letter-debiased", "cloze-raw", "cloze-pmi", "control", "free-em", "free-choice"]
-PASSES = 5 + 2  # the run's own, letter, random, w1, bfloat16; and free-form under each decoding
+PASSES = 6 + 3  # the run's own, letter, near, random, w1, bfloat16; free-form under each decoding, and greedy in w1
 
 
 @pytest.fixture(scope="session")
@@ -126,7 +126,8 @@ def test_halves_are_there_where_there_is_chance(judged):
     assert all(halves[name] == {0} for name in table.loc[sure, "protocol"].unique())
     assert all(halves[name] == {0, 1, 2} for name in table.loc[~sure, "protocol"].unique())
     letter = table[(table["order"] == "permuted") & (table["half"] > 0)]
-    assert (letter["n"] == 2).all() and table.loc[table["scoring"] == "free-em", "n"].isin((2, 4)).all()
+    drawn = table[(table["scoring"] == "free-em") & (table["decoding"] == "t1")]
+    assert (letter["n"] == 2).all() and drawn["n"].isin((2, 4)).all()
     assert table.loc[table["decoding"] == "greedy", "flagged_corrected"].isna().all()
 
 
