@@ -5,6 +5,7 @@ Exit status: 0 done; 2 the user's input is wrong, told in one line; 1 anything e
 
 import errno
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -42,7 +43,17 @@ JOBS = {
 
 def main(args: Sequence[str] | None = None) -> None:
     """Entry point of `ilpjax`; leaves through SystemExit."""
-    args = sys.argv[1:] if args is None else args
+    try:
+        try:
+            _main(sys.argv[1:] if args is None else args)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # `ilpjax run --help | head`: nobody reads on, and nothing is to be said of that
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
+
+
+def _main(args: Sequence[str]) -> None:
     if not args or args[0] in ("-h", "--help"):
         print(_overview())
         raise SystemExit(0 if args else 2)

@@ -40,6 +40,16 @@ def refused(capsys, job, *args):
     return lines[0]
 
 
+def test_help_into_a_pipe_that_nobody_reads_is_no_traceback():
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, ROOT / "tools" / "run.py", "--help"], stdout=writer, stderr=subprocess.PIPE, text=True
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
 def test_every_job_has_a_script_and_help_that_starts_no_device():
     for job in cli.JOBS:
         assert (ROOT / "tools" / f"{job}.py").is_file()
