@@ -12,7 +12,7 @@ from ilpjax import conflicts, data, diagnose, scoring
 from ilpjax.robust.design import Pass
 from ilpjax.rows import Item, Message, Row
 
-BLOCK = 128  # questions compared with all others of their data set at a time
+CELLS = 1 << 24  # of cosines that exist at a time
 AT_HAND = 64  # nearest questions that are looked at first
 
 
@@ -109,8 +109,9 @@ def _nearest(items: Sequence[Item], pool: Sequence[Item]) -> Iterator[tuple[Item
     texts = [item.options[item.answer] for item in pool]
     answers = [_Answer(data.normalise(text), item.row_id, text) for item, text in zip(pool, texts, strict=True)]
     kinds = np.array([data.answer_type(text) for text in texts])
-    for start in range(0, len(items), BLOCK):
-        block = items[start : start + BLOCK]
+    step = max(1, CELLS // len(pool))
+    for start in range(0, len(items), step):
+        block = items[start : start + step]
         cosines = (vectors[[at[item.row_id] for item in block]] @ vectors.T).toarray()
         for item, cosine in zip(block, cosines, strict=True):
             own = at[item.row_id]
