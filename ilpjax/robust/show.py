@@ -146,7 +146,7 @@ def _factors(told: Told) -> str:
             + ["-" if flips is None else f"{pct(flips['share'])} {_ends(flips)}", span, _p(factor["p_holm"])]
         )
     lines += [[name, "", "", pct(told[name]["share"]), "", "", ""] for name in ("row", "rest")]
-    head = ("factor", "levels", "all rows", "row by row", "flips, alone", "largest change of the share", "p, Holm")
+    head = ("factor", "levels", "all rows", "row by row", "flips, alone", "largest change, alone", "p, Holm")
     says = f"n = {_num(told['n'])} rows, {told['protocols']} protocols"
     return f"what moves the verdict: shares of the variance of `flagged`, {says}\n{_table(head, lines)}"
 

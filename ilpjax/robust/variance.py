@@ -18,18 +18,19 @@ from ilpjax.robust.votes import CHUNK, PairSums, Votes, Weights, interval, pair_
 
 NOTHING = {"share": None, "low": None, "high": None}
 ROUNDING = 1e-12
+DEPENDENT = 1e-9  # of the largest variance
 
 
 def variance(found: Votes, measure: str, weights: Weights, confidence: float = 0.95) -> dict[str, Any]:
     """Components of `measure` ("p_pass" or "flagged"; the latter as a linear probability) as shares of their sum.
 
     {"measure", "n", "protocols", "total", "row", "rest", "factors": [{"factor", "levels", "df", "all_rows", "by_row",
-    "change", "flips", "p", "p_holm"}]}: row, rest, all_rows and by_row are {"share", "low", "high"}. change: the
-    largest difference of means between two of the factor's levels, the others and the row held fixed: {"lowest",
-    "highest", "mean", "low", "high"}. flips: of two protocols that differ in this factor alone, the share of rows whose
-    verdict differs, over all such pairs (null where there are none). p: that no level of the factor shifts the mean
-    (Wald, covariance from the resamples, df = levels - 1), Holm over factors. The factor that moves most comes first;
-    what the design cannot tell from other factors is null. `n` counts rows that at least one protocol judges.
+    "change", "flips", "p", "p_holm"}]}: row, rest, all_rows and by_row are {"share", "low", "high"}. Over protocols
+    that differ in this factor alone (null where there are none): flips, the share of rows whose verdict differs;
+    change, the largest difference of means between two levels: {"lowest", "highest", "mean", "low", "high"}; p, that
+    no level shifts the mean (Wald, covariance from the resamples), Holm over factors. The factor that moves most comes
+    first; a share that the design cannot tell from other factors' is null. `n` counts rows that at least one protocol
+    judges.
 
     all_rows: variance of least-squares level effects, rows absorbed, levels weighing alike. The others: moment
     estimates from the covariances of the protocols (MINQUE(0), Rao 1971; on a balanced full product the same as
@@ -38,7 +39,8 @@ def variance(found: Votes, measure: str, weights: Weights, confidence: float = 0
     values = getattr(found, measure)
     design, once = _Design(found.protocols), np.ones((1, len(values)))
     effects, drawn = design.effects(values, once), design.effects(values, weights)
-    parts, parts_drawn = design.parts(values, effects, once), design.parts(values, drawn, weights)
+    sums, sums_drawn = pair_sums(values, once), pair_sums(values, weights)
+    parts, parts_drawn = design.parts(effects, sums), design.parts(drawn, sums_drawn)
     ends = interval(_shares(parts_drawn), confidence)
     told = [{"share": s, "low": low, "high": high} for s, low, high in zip(_shares(parts)[0], *ends, strict=True)]
     flips = (pair_sums(found.flagged, once), pair_sums(found.flagged, weights), confidence)
@@ -47,10 +49,11 @@ def variance(found: Votes, measure: str, weights: Weights, confidence: float = 0
         factors.append({"factor": name, "levels": len(design.levels[k]), "df": len(design.levels[k]) - 1})
         factors[-1] |= {"all_rows": NOTHING, "by_row": NOTHING, "change": None, "p": None}
         factors[-1] |= {"flips": design.flips(k, *flips)}
+        if design.alone(k, sums).any():
+            factors[-1] |= {"change": design.change(k, sums, sums_drawn, confidence)}
+            factors[-1] |= {"p": design.p_of_no_change(k, sums, sums_drawn)}
         if name not in design.aliased:
             factors[-1] |= {"all_rows": told[k], "by_row": told[len(design.names) + 1 + k]}
-            factors[-1] |= {"change": design.change(k, effects, drawn, confidence)}
-            factors[-1] |= {"p": design.wald(k, effects, drawn)}
     moves = lambda factor: sum(np.nan_to_num(factor[part]["share"] or 0) for part in ("all_rows", "by_row"))
     factors.sort(key=moves, reverse=True)
     for factor, p in zip(factors, holm(pd.Series([f["p"] for f in factors], dtype=float)), strict=True):
@@ -73,12 +76,13 @@ class _Design:
         self.names = [name for name in protocols if protocols[name].nunique() > 1]
         # The commonest level comes first: the reference, which has no dummy.
         self.levels = [protocols[name].value_counts().index.tolist() for name in self.names]
-        coded = zip(self.names, self.levels, strict=True)
-        columns = [np.eye(len(levels))[[levels.index(one) for one in protocols[name]]] for name, levels in coded]
+        named = zip(self.names, self.levels, strict=True)
+        self.coded = [np.array([levels.index(one) for one in protocols[name]]) for name, levels in named]
+        columns = [np.eye(len(levels))[own] for own, levels in zip(self.coded, self.levels, strict=True)]
         ends = np.cumsum([len(levels) - 1 for levels in self.levels])
         self.at = [slice(end - len(levels) + 1, end) for end, levels in zip(ends, self.levels, strict=True)]
         self.dummies = np.concatenate([np.zeros((len(protocols), 0)), *(own[:, 1:] for own in columns)], axis=1)
-        first, second = np.triu_indices(len(protocols))
+        self.pairs = first, second = np.triu_indices(len(protocols))
         alike = [(own[first] * own[second]).sum(axis=1) for own in columns]  # 1 where a pair has the same level
         self.alike = np.array(alike).reshape(len(self.names), len(first))
         self.same = first == second
@@ -97,9 +101,9 @@ class _Design:
         """What each component adds to the covariance of a pair: row, every factor where the level is the same, rest."""
         return np.stack([np.ones(len(self.same)), *self.alike, self.same.astype(float)], axis=1)
 
-    def parts(self, values: np.ndarray, effects: np.ndarray, weights: Weights) -> Float[np.ndarray, "resample part"]:
+    def parts(self, effects: np.ndarray, sums: PairSums) -> Float[np.ndarray, "resample part"]:
         """`spread` of every factor, then `components`; what is no more than rounding is 0."""
-        parts = np.concatenate([self.spread(effects), self.components(pair_sums(values, weights))], axis=1)
+        parts = np.concatenate([self.spread(effects), self.components(sums)], axis=1)
         return np.where(parts > ROUNDING, parts, 0.0)
 
     def components(self, sums: PairSums) -> Float[np.ndarray, "resample component"]:
@@ -145,20 +149,47 @@ class _Design:
         ]
         return np.stack(spread or [np.zeros((0, len(effects)))], axis=-1).reshape(len(effects), len(self.names))
 
-    def change(self, factor: int, effects: np.ndarray, drawn: np.ndarray, confidence: float) -> dict[str, Any]:
-        of_levels, resampled = self._of_levels(factor, effects)[0], self._of_levels(factor, drawn)
-        least, most = int(of_levels.argmin()), int(of_levels.argmax())
-        low, high = interval(resampled[:, most] - resampled[:, least], confidence)
-        names = {"lowest": self.levels[factor][least], "highest": self.levels[factor][most]}
-        return names | {"mean": of_levels[most] - of_levels[least], "low": low, "high": high}
+    def alone(self, factor: int, sums: PairSums) -> np.ndarray:
+        """Which pairs of protocols differ in this factor alone and judge rows in common."""
+        others = np.delete(self.alike, factor, axis=0)
+        return (self.alike[factor] == 0) & (others == 1).all(axis=0) & (sums.n[0] > 0)
 
-    def wald(self, factor: int, effects: np.ndarray, drawn: np.ndarray) -> float:
-        own, resampled = effects[0, self.at[factor]], drawn[:, self.at[factor]]
-        inverse = np.linalg.pinv(np.atleast_2d(np.cov(resampled, rowvar=False)), hermitian=True)
-        return float(stats.chi2.sf(own @ inverse @ own, len(own)))
+    def differences(
+        self, factor: int, sums: PairSums, alone: np.ndarray
+    ) -> tuple[list[tuple[int, int]], Float[np.ndarray, "resample joined"]]:
+        """Pairs of levels, and the second's mean less the first's, over the pairs of protocols that join them."""
+        left, right = (self.coded[factor][side[alone]] for side in self.pairs)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found = (sums.right - sums.left)[:, alone] / sums.n[:, alone]
+        ordered = found * np.where(left < right, 1.0, -1.0)
+        joined = list(zip(np.minimum(left, right).tolist(), np.maximum(left, right).tolist(), strict=True))
+        levels = sorted(set(joined))
+        own = np.array([[pair == one for one in levels] for pair in joined], float)
+        return levels, ordered @ (own / own.sum(axis=0))
+
+    def change(self, factor: int, sums: PairSums, drawn: PairSums, confidence: float) -> dict[str, Any]:
+        alone = self.alone(factor, sums)
+        (pairs, found), (_, resampled) = (self.differences(factor, one, alone) for one in (sums, drawn))
+        largest = int(np.abs(found[0]).argmax())
+        sign = -1.0 if found[0, largest] < 0 else 1.0
+        lowest, highest = (self.levels[factor][level] for level in pairs[largest][:: int(sign)])
+        low, high = interval(sign * resampled[:, largest], confidence)
+        mean = sign * found[0, largest]
+        return {"lowest": lowest, "highest": highest, "mean": mean, "low": low, "high": high}
+
+    def p_of_no_change(self, factor: int, sums: PairSums, drawn: PairSums) -> float:
+        alone = self.alone(factor, sums)
+        (_, found), (_, resampled) = (self.differences(factor, one, alone) for one in (sums, drawn))
+        covariance = np.atleast_2d(np.cov(resampled, rowvar=False))
+        # Differences hang together (c - a is b - a and c - b), and some are the same in every resample.
+        rank = int(np.linalg.matrix_rank(covariance, rtol=DEPENDENT, hermitian=True))
+        if not rank:
+            return float(np.allclose(found[0], 0.0))
+        inverse = np.linalg.pinv(covariance, rtol=DEPENDENT, hermitian=True)
+        return float(stats.chi2.sf(found[0] @ inverse @ found[0], rank))
 
     def flips(self, factor: int, sums: PairSums, drawn: PairSums, confidence: float) -> dict[str, Any] | None:
-        alone = (self.alike[factor] == 0) & (np.delete(self.alike, factor, axis=0) == 1).all(axis=0) & (sums.n[0] > 0)
+        alone = self.alone(factor, sums)
         if not alone.any():
             return None
         share, resampled = (_differ(s, alone) for s in (sums, drawn))
