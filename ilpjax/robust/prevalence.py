@@ -162,10 +162,11 @@ def _key(run: Judged) -> pd.MultiIndex:
 
 
 def _differ(configs: Sequence[dict[str, Any]]) -> list[str]:
-    """Dotted keys whose values are not the same in all, names of folders and titles aside."""
-    flat = [pd.json_normalize(config).iloc[0].to_dict() if config else {} for config in configs]
-    keys = dict.fromkeys(key for one in flat for key in one if key not in ("out", "title"))
-    return [key for key in keys if len({repr(one.get(key)) for one in flat}) > 1]
+    """Dotted keys whose values are not the same in all, names of folders and titles aside. A key that one of them does
+    not have is younger than that run."""
+    flat = [pd.json_normalize(config).iloc[0].to_dict() for config in configs if config]
+    keys = [key for key in (flat[0] if flat else {}) if key not in ("out", "title")]
+    return [key for key in keys if all(key in one for one in flat) and len({repr(one[key]) for one in flat}) > 1]
 
 
 def run_prevalence(job: PrevalenceJob) -> None:

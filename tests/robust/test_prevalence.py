@@ -10,6 +10,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from ilpjax import cli
 from ilpjax.robust import agreement_of_runs, over_datasets, over_runs, prevalence, read_run
+from ilpjax.robust.prevalence import _differ
 from ilpjax.rundir import read_table, write_table
 
 DESIGNS = protocols({"wording": ("train", "w1")})
@@ -152,3 +153,8 @@ def test_no_row_with_a_verdict_and_a_config_that_is_none(tmp_path, capsys):
     (run / "config.yaml").write_text("- 1")
     status, said = call(capsys, f"runs={run.path}")
     assert status == 2 and "not a mapping of keys to values" in said.err
+
+
+def test_a_key_that_an_older_run_does_not_have_is_no_difference():
+    older, newer = {"seed": 0, "sft": {"lr": 1.0}}, {"seed": 1, "sft": {"lr": 1.0, "conflicts": "x"}}
+    assert _differ([older, newer, {}]) == _differ([newer, older]) == ["seed"]
