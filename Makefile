@@ -31,12 +31,12 @@ demo: install
 
 # Lint, format, types, then every test that needs no accelerator.
 test: check
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 # The tests again, less the slow ones, on Python 3.12 and the newest versions of everything, without torch and with the
 # TPU compiler.
 test-newest: .venv-newest/.installed
-	.venv-newest/bin/python -m pytest -n auto -m "not slow"
+	.venv-newest/bin/python -m pytest -n auto --dist loadfile -m "not slow"
 
 check: install
 	$(BIN)/ruff check .

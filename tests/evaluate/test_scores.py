@@ -35,6 +35,7 @@ def test_signals_that_part_the_causes_beat_every_baseline_that_does_not_see_them
     assert told["baselines"]["cascade_orders"]["worst"] <= told["baselines"]["cascade_orders"]["best"]
 
 
+@pytest.mark.slow
 def test_signals_that_part_nothing_are_worth_no_more_than_the_prior():
     blind = calibration(examined(100, telling=False), examined(101, telling=False))
     found = compare([examined(seed, telling=False) for seed in (1, 2, 3)], blind)
@@ -58,6 +59,7 @@ def test_without_training_the_causes_that_only_it_tells_are_rightly_abstained_fr
     assert told["without_training"]["auroc"]["forgetting"]["mean"] is None
 
 
+@pytest.mark.slow
 def test_shuffled_evidence_is_null_and_would_not_be_if_it_were_not_shuffled(fitted):
     worlds = [examined(seed) for seed in (1, 2)]
     found = shuffled(worlds, fitted)
@@ -130,6 +132,7 @@ def test_worlds_in_which_no_plant_took_are_told(monkeypatch, tmp_path, fitted):
     assert not (tmp_path / "evaluation.json").exists()
 
 
+@pytest.mark.slow
 def test_what_calibrate_writes_evaluate_reads(monkeypatch, tmp_path, fitted, capsys):
     run(monkeypatch, tmp_path, fitted, {5: examined(5), 6: examined(6)}, what="calibrate")
     run_again = json.loads((tmp_path / "calibration.json").read_text())

@@ -56,6 +56,7 @@ def table(rows: pd.DataFrame) -> pd.DataFrame:
     for planted, own in kept.groupby("planted"):
         core = wilson(int((own["group"] == "core").sum()), len(own))
         line = {"planted": planted, "worlds": own["world"].nunique(), "n": len(own), "run flags": int(own["own"].sum())}
+        line |= {"of them core": int((own["own"] & (own["group"] == "core")).sum())}
         line |= {group: int((own["group"] == group).sum()) for group in GROUPS}
         line |= {name: round(core[key], 3) for name, key in (("core share", "share"), ("low", "low"), ("high", "high"))}
         line |= {"plumbing": int(own["plumbing"].sum()), "votes": round(own["share"].mean(), 2)}
