@@ -35,7 +35,12 @@ def qwen(shared, tmp_path_factory):
 
 @pytest.fixture(params=["small", pytest.param("qwen", marks=pytest.mark.shared)])
 def tokenizer(request):
-    return request.getfixturevalue(request.param)
+    """One of the session's; what a test sets on it is set back."""
+    found = request.getfixturevalue(request.param)
+    before = {name: getattr(found, name) for name in ("chat_template", "bos_token", "eos_token")}
+    yield found
+    for name, value in before.items():
+        setattr(found, name, value)
 
 
 @pytest.fixture(scope="session")
